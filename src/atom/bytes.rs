@@ -1,0 +1,104 @@
+//! Byte strings of the operating system, as JSON text and as journal bytes; and those that must not be shown.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A byte string of the operating system: text in JSON (what is not UTF-8 is
+/// shown with replacement characters), its exact bytes in the journal.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Bytes(pub(crate) OsString);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Bytes {
+    pub(crate) fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&self.0.to_string_lossy())
+        } else {
+            self.0.as_bytes().serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer).map(|text| Self(text.into()))
+        } else {
+            Vec::<u8>::deserialize(deserializer).map(|bytes| Self(OsString::from_vec(bytes)))
+        }
+    }
+}
+
+/// What is shown in place of a hidden value.
+pub(crate) const HIDDEN: &str = "***";
+
+/// The value of an environment variable: kept in the journal, shown as `***`.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Hidden(pub(crate) Bytes);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl Serialize for Hidden {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(HIDDEN)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Bytes::deserialize(deserializer).map(Self)
+    }
+}
+
+/// A value that is never written: known to the host that was given it, and to nobody after it.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Secret(pub(crate) Option<OsString>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(HIDDEN)
+        } else {
+            serializer.serialize_unit()
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?;
+        } else {
+            <()>::deserialize(deserializer)?;
+        }
+        Ok(Self(None))
+    }
+}

@@ -1,0 +1,22 @@
+//! Atoms: supervised units, what they are asked to be and what is known of them.
+
+mod bytes;
+mod id;
+mod json;
+mod known;
+mod limits;
+mod spec;
+mod usage;
+
+pub use id::{AtomId, BadAtomId};
+pub(crate) use known::Known;
+pub use known::{Atom, PlannedRetry};
+pub use limits::{Limits, Resource};
+pub use spec::{
+    AtomSpec, DEFAULT_GRACE, DEFAULT_LOG_MAX, MAX_NAME_BYTES, MAX_SPEC_BYTES, MIN_LOG_MAX,
+    SpecError,
+};
+pub use usage::Usage;
+
+/// The label that every engine puts on every atom; its value is the engine's name.
+pub const LABEL: &str = "cloud.caesium";

@@ -1,0 +1,102 @@
+//! Drivers: what touches the outside world.
+//!
+//! Engine and driver pass plain, serialisable values: [`Command`]s down,
+//! [`Observation`]s up. A driver knows nothing of the journal; the engine
+//! decides what an observation means, and journals it. So the part that
+//! watches can live on a thread of the host or in a helper process.
+
+mod message;
+
+pub use message::{Command, Handle, Observation, Order, Remembered, Sighting};
+
+use crate::atom::{Atom, AtomId, AtomSpec};
+use crate::log::{LogQuery, LogSource};
+
+/// What a driver calls for each observation; from any of its threads, in the order in which things happened.
+///
+/// It does not block and does not call back into the driver.
+pub type Observer = Box<dyn Fn(Observation) + Send + Sync>;
+
+/// What touches the outside world: starts, watches, stops and removes what atoms stand for.
+///
+/// A new back end is a new driver that passes [`conformance`](crate::engine::conformance).
+pub trait Driver: Send + Sync + 'static {
+    /// The name of the engine that works with this driver: `process`, for one. It becomes a label of every atom.
+    fn name(&self) -> &'static str;
+
+    /// Begins to work and to observe. Called once, before everything else.
+    ///
+    /// # Errors
+    ///
+    /// When threads or descriptors are not to be had; nothing was begun.
+    fn start(&self, observer: Observer) -> Result<(), DriverError>;
+
+    /// Fills in what the spec leaves to the host at the moment of asking (the working directory, for one).
+    ///
+    /// # Errors
+    ///
+    /// When the host's own surroundings cannot be read.
+    fn complete(&self, spec: AtomSpec) -> Result<AtomSpec, DriverError> {
+        Ok(spec)
+    }
+
+    /// Sets aside everything that the atom will need and that could run out: descriptors, files, room.
+    ///
+    /// Nothing is started. Called before the atom is journaled, so that a
+    /// failure here means that nothing was created. Is undone by
+    /// [`Command::Remove`] or [`Driver::release`].
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be had; nothing is left behind then.
+    fn prepare(&self, atom: AtomId, spec: &AtomSpec) -> Result<(), DriverError>;
+
+    /// Gives back what [`Driver::prepare`] set aside for an atom that was not journaled after all.
+    fn release(&self, atom: AtomId);
+
+    /// Takes a command. It is carried out later; what comes of it is observed.
+    ///
+    /// # Errors
+    ///
+    /// When the driver has closed.
+    fn send(&self, command: Command) -> Result<(), DriverError>;
+
+    /// Opens what an atom printed.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    fn logs(&self, atom: &Atom, query: &LogQuery) -> Result<Box<dyn LogSource>, DriverError>;
+
+    /// Ends the driver's own work: its threads and descriptors. Idempotent.
+    ///
+    /// Atoms that still run are left alone: stopping them is the engine's decision, and was carried out before.
+    fn close(&self);
+}
+
+/// Why a driver could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// Descriptors, processes, memory or disk space have run out.
+    #[error("{what} ran out{}: {hint}", source.as_ref().map(|e| format!(" ({e})")).unwrap_or_default())]
+    Exhausted {
+        /// What ran out.
+        what: &'static str,
+        /// What to do.
+        hint: String,
+        /// What the system said.
+        source: Option<std::io::Error>,
+    },
+    /// The system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, and on what.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The driver has closed.
+    #[error("the driver has closed")]
+    Closed,
+}

@@ -1,0 +1,97 @@
+//! What can go wrong with a request.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::atom::{AtomId, SpecError};
+use crate::driver::DriverError;
+use crate::journal::{JournalError, Unfit};
+use crate::lifecycle::{Rejection, State};
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No atom has this id, prefix or name.
+    #[error("no atom {0:?}: `caesium ps -a` lists what there is")]
+    NotFound(String),
+    /// More than one atom has an id that begins like this.
+    #[error("{text:?} is the beginning of {} ids: {}", ids.len(), ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        text: String,
+        /// The ids that begin with it; at most ten.
+        ids: Vec<AtomId>,
+    },
+    /// The spec cannot be run as it is. Nothing was created.
+    #[error("the spec's {0}")]
+    InvalidSpec(#[from] SpecError),
+    /// Another atom has the name. Nothing was created.
+    #[error(
+        "the name {name:?} is in use by atom {by}: delete that atom first, or choose another name"
+    )]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Who has it.
+        by: AtomId,
+    },
+    /// The atom's state does not allow it. Nothing was changed.
+    #[error("atom {id} is {}: {rejection}", rejection.state)]
+    Rejected {
+        /// Which atom.
+        id: AtomId,
+        /// The state, the event, and what would have been allowed.
+        rejection: Rejection,
+    },
+    /// The time to wait is over; the atom goes on.
+    #[error("atom {id} is still {state} after {}", humantime::format_duration(*waited))]
+    TimedOut {
+        /// Which atom.
+        id: AtomId,
+        /// Its state now.
+        state: State,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Another process has the store open.
+    #[error("store {} is held by {holder}: try again when it has ended", path.display())]
+    StoreLocked {
+        /// The store.
+        path: PathBuf,
+        /// Who holds it, as far as it said.
+        holder: String,
+    },
+    /// The directory is not one that a store may live in. It was not touched.
+    #[error("{} cannot be a store: {problem}", path.display())]
+    StoreRefused {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// The event may or may not be journaled: see [`JournalError::InDoubt`].
+    #[error("{0}")]
+    InDoubt(JournalError),
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(JournalError),
+    /// The driver failed.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The engine was closed.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+impl From<JournalError> for Error {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Unfit(Unfit::NoSuchAtom(id)) => Self::NotFound(id.to_string()),
+            JournalError::Unfit(Unfit::NameInUse { name, by }) => Self::NameInUse { name, by },
+            JournalError::InDoubt { .. } => Self::InDoubt(error),
+            JournalError::Closed => Self::Closed,
+            other => Self::Journal(other),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What hosts ask of an engine.
+
+use std::time::Duration;
+
+use crate::atom::{AtomId, AtomSpec};
+use crate::lifecycle::{Outcome, State};
+use crate::log::LogQuery;
+use crate::time::Timestamp;
+
+/// Asks for one atom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GetRequest {
+    /// Which one.
+    pub id: AtomId,
+}
+
+/// Asks for the atoms that fit: all, unless narrowed.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ListRequest {
+    /// Created at or after this time.
+    pub since: Option<Timestamp>,
+    /// Created before this time.
+    pub before: Option<Timestamp>,
+    /// In one of these states; in any when empty.
+    pub states: Vec<State>,
+    /// With one of these outcomes; with any or none when empty.
+    pub outcomes: Vec<Outcome>,
+    /// With all of these labels: key and value.
+    pub labels: Vec<(String, String)>,
+    /// At most this many, the oldest first.
+    pub limit: Option<usize>,
+}
+
+/// Asks for a new atom.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct CreateRequest {
+    /// What it is asked to be.
+    pub spec: AtomSpec,
+}
+
+/// Waits until an atom has stopped, or turned invalid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitRequest {
+    /// Which one.
+    pub id: AtomId,
+    /// Give up after this long; never when `None`.
+    pub timeout: Option<Duration>,
+}
+
+/// Asks an atom to end, and waits until it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopRequest {
+    /// Which one.
+    pub id: AtomId,
+    /// Kill at once.
+    pub force: bool,
+    /// Between SIGTERM and SIGKILL; the spec's own when `None`.
+    pub grace: Option<Duration>,
+}
+
+/// Deletes an atom that has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeleteRequest {
+    /// Which one.
+    pub id: AtomId,
+    /// A running one too: it is killed first.
+    pub force: bool,
+}
+
+/// Reads what an atom printed.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LogsRequest {
+    /// Which one.
+    pub id: AtomId,
+    /// Only what was read at or after this time.
+    pub since: Option<Timestamp>,
+    /// Go on with what it prints from now on, until it has stopped.
+    pub follow: bool,
+    /// Only this stream.
+    pub stream: Option<crate::log::Stream>,
+    /// Drop nothing while this reader follows: see [`LogQuery::lossless`].
+    pub lossless: bool,
+}
+
+impl LogsRequest {
+    pub(crate) fn query(&self) -> LogQuery {
+        LogQuery {
+            since: self.since,
+            stream: self.stream,
+            follow: self.follow,
+            lossless: self.lossless,
+        }
+    }
+}
+
+impl ListRequest {
+    /// All atoms.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Only those created at or after `time`.
+    #[must_use]
+    pub fn since(mut self, time: Timestamp) -> Self {
+        self.since = Some(time);
+        self
+    }
+
+    /// Only those created before `time`.
+    #[must_use]
+    pub fn before(mut self, time: Timestamp) -> Self {
+        self.before = Some(time);
+        self
+    }
+
+    /// Also those in `state`; the first call excludes all others.
+    #[must_use]
+    pub fn state(mut self, state: State) -> Self {
+        self.states.push(state);
+        self
+    }
+
+    /// Also those with `outcome`; the first call excludes all others.
+    #[must_use]
+    pub fn outcome(mut self, outcome: Outcome) -> Self {
+        self.outcomes.push(outcome);
+        self
+    }
+
+    /// Only those with this label.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((key.into(), value.into()));
+        self
+    }
+
+    /// At most `count`, the oldest first.
+    #[must_use]
+    pub fn limit(mut self, count: usize) -> Self {
+        self.limit = Some(count);
+        self
+    }
+}
+
+impl From<AtomSpec> for CreateRequest {
+    fn from(spec: AtomSpec) -> Self {
+        Self { spec }
+    }
+}
+
+impl WaitRequest {
+    /// Gives up after this long.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+impl StopRequest {
+    /// Kills at once.
+    #[must_use]
+    pub fn force(mut self) -> Self {
+        self.force = true;
+        self
+    }
+
+    /// Sets the time between SIGTERM and SIGKILL.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+}
+
+impl DeleteRequest {
+    /// Deletes a running atom too, by killing it first.
+    #[must_use]
+    pub fn force(mut self) -> Self {
+        self.force = true;
+        self
+    }
+}
+
+impl LogsRequest {
+    /// Goes on with what is printed from now on.
+    #[must_use]
+    pub fn follow(mut self) -> Self {
+        self.follow = true;
+        self
+    }
+
+    /// Only what was read at or after `time`.
+    #[must_use]
+    pub fn since(mut self, time: Timestamp) -> Self {
+        self.since = Some(time);
+        self
+    }
+
+    /// Only this stream.
+    #[must_use]
+    pub fn stream(mut self, stream: crate::log::Stream) -> Self {
+        self.stream = Some(stream);
+        self
+    }
+
+    /// Drops nothing while this reader follows.
+    #[must_use]
+    pub fn lossless(mut self) -> Self {
+        self.lossless = true;
+        self
+    }
+}
+
+macro_rules! from_id {
+    ($($request:ident { $($field:ident: $value:expr),* }),+ $(,)?) => {$(
+        impl From<AtomId> for $request {
+            fn from(id: AtomId) -> Self {
+                Self { id, $($field: $value),* }
+            }
+        }
+
+        impl From<&AtomId> for $request {
+            fn from(id: &AtomId) -> Self {
+                Self::from(*id)
+            }
+        }
+    )+};
+}
+
+from_id! {
+    GetRequest {},
+    WaitRequest { timeout: None },
+    StopRequest { force: false, grace: None },
+    DeleteRequest { force: false },
+    LogsRequest { since: None, follow: false, stream: None, lossless: false },
+}

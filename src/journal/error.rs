@@ -1,0 +1,100 @@
+//! What can go wrong with a journal.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::view::Unfit;
+
+/// Why a journal could not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// The fact does not fit what is known. Nothing was written.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// Input or output failed before anything was promised.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<std::io::Error>,
+    },
+    /// There is no room for another atom; the endings of those that run still have theirs.
+    #[error("no disk space for another atom: free some and try again ({source})")]
+    NoSpace {
+        /// What the system said.
+        source: Arc<std::io::Error>,
+    },
+    /// The file is not what was written there.
+    #[error(
+        "{} is damaged at byte {offset}{}: {problem}; nothing was changed, `caesium salvage` reads what is left",
+        path.display(),
+        seq.map(|seq| format!(" (event {seq})")).unwrap_or_default()
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// The sequence number that should have been there, as far as it is known.
+        seq: Option<u64>,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A newer Caesium wrote it. It was not touched.
+    #[error("{} has format {found}, this program knows formats up to {known}: use a newer caesium", path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The format it has.
+        found: u32,
+        /// The newest this program can read.
+        known: u32,
+    },
+    /// The events before the write-ahead log cannot be read. The engine runs without them.
+    #[error(
+        "the history of this store cannot be read ({problem}); the engine runs without it, `caesium salvage` reads what is left"
+    )]
+    HistoryDamaged {
+        /// What is wrong.
+        problem: String,
+    },
+    /// A write failed while this event was on its way: it may or may not be there after reopening.
+    #[error("event {seq} is in doubt: {cause}; reopen the store to learn whether it was kept")]
+    InDoubt {
+        /// The event's number.
+        seq: u64,
+        /// What failed.
+        cause: Arc<str>,
+    },
+    /// An earlier write failed. Nothing more is written; what is durable can be read.
+    #[error(
+        "the journal takes no more events since a write failed ({cause}): close the store, mend the disk, open it again"
+    )]
+    Poisoned {
+        /// What failed.
+        cause: Arc<str>,
+    },
+    /// The events asked for were compacted away.
+    #[error("event {asked} is no longer kept; the oldest is {oldest}")]
+    Compacted {
+        /// The first one asked for.
+        asked: u64,
+        /// The oldest one retained.
+        oldest: u64,
+    },
+    /// Folding the events does not give what is stored.
+    #[error("the events and the stored state disagree at event {seq}: {problem}")]
+    Inconsistent {
+        /// Where.
+        seq: u64,
+        /// How.
+        problem: String,
+    },
+    /// The journal was closed.
+    #[error("the journal is closed")]
+    Closed,
+}
