@@ -28,6 +28,12 @@ pub enum JournalError {
         /// What the system said.
         source: Arc<std::io::Error>,
     },
+    /// The record is longer than any may be. Nothing was written.
+    #[error("an event may have at most {limit} bytes: make its spec or its note smaller")]
+    TooLarge {
+        /// The most bytes it may have.
+        limit: usize,
+    },
     /// The file is not what was written there.
     #[error(
         "{} is damaged at byte {offset}{}: {problem}; nothing was changed, `caesium salvage` reads what is left",
@@ -97,4 +103,9 @@ pub enum JournalError {
     /// The journal was closed.
     #[error("the journal is closed")]
     Closed,
+}
+
+/// The error for a failed input or output.
+pub(crate) fn io(what: &'static str, path: PathBuf, source: std::io::Error) -> JournalError {
+    JournalError::Io { what, path, source: Arc::new(source) }
 }

@@ -1,9 +1,49 @@
 //! The journal: every event, durable first in a write-ahead log, kept in sled.
+//!
+//! An event is *appended* (queued), then *written*, then *durable*; only then
+//! is it acknowledged and visible. [`Journal::change`] decides and appends,
+//! its [`Ticket`] waits for the acknowledgement, [`Journal::with_view`] and
+//! [`Journal::wait_until`] read what is acknowledged, [`Journal::read`] and
+//! [`Journal::subscribe`] give the events in order.
+//!
+//! `docs/journal-format.md` describes the bytes.
 
+mod catalog;
+mod change;
+mod codec;
+mod core;
 mod error;
+mod frame;
+mod handle;
+mod history;
+mod maintain;
+mod open;
+mod options;
+mod queue;
+mod read;
 mod record;
+mod reserve;
+mod roll;
+pub mod storage;
+mod subscribe;
 mod view;
+mod visible;
+mod wal;
+mod writer;
 
+pub use change::Draft;
 pub use error::JournalError;
+pub use handle::Journal;
+pub use history::{CHUNK_BYTES, Chunk, Head, History, MemoryHistory};
+pub use open::Recovery;
+pub use options::{
+    JournalOptions, MAX_DETAIL_BYTES, MAX_GROUP_BYTES, MAX_HANDLE_BYTES, MAX_QUEUED_BYTES,
+    MAX_RECENT_BYTES, MAX_RECENT_EVENTS, SEALED_KEPT, SEGMENT_BYTES,
+};
+pub use queue::Ticket;
+pub use read::Records;
 pub use record::{Creation, Fact, Note, Record};
+pub use reserve::{DELETION_RESERVE, ENDING_RESERVE, LIVE_RESERVE};
+pub use subscribe::Subscription;
 pub use view::{Unfit, View};
+pub use wal::recover::Cut;

@@ -18,6 +18,13 @@ pub struct View {
     names: HashMap<Arc<str>, AtomId>,
 }
 
+/// The parts of a view that one fact can change, as they were before it.
+#[derive(Debug)]
+pub(crate) struct Before {
+    atoms: Vec<(AtomId, Option<Atom>)>,
+    names: Vec<(Arc<str>, Option<AtomId>)>,
+}
+
 /// Why a fact does not fit what is known. Nothing was changed or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -87,6 +94,12 @@ impl View {
         }
         if let Some(replaced) = creation.retry_of.and_then(|of| self.atoms.get_mut(&of)) {
             let known = replaced.known().clone();
+            if let Some(name) = replaced.name() {
+                // Its name passes on, whether the new atom uses it or not: a snapshot could not tell.
+                if self.names.get(name) == Some(&replaced.id()) {
+                    self.names.remove(name);
+                }
+            }
             *replaced = Atom::from(Known { planned_retry: None, replaced_by: Some(id), ..known });
         }
         let atom = Atom::from(Known {
@@ -113,6 +126,44 @@ impl View {
             if self.names.get(name) == Some(&atom.id()) {
                 self.names.remove(name);
             }
+        }
+    }
+
+    /// What [`View::apply`] of this fact could change, as it is now.
+    pub(crate) fn before(&self, id: AtomId, fact: &Fact) -> Before {
+        let mut ids = vec![id];
+        let mut names: Vec<Arc<str>> = Vec::new();
+        if let Fact::Created(creation) = fact {
+            ids.extend(creation.retry_of);
+            names.extend(creation.spec.get_name().map(Arc::from));
+        }
+        let named = ids.iter().filter_map(|id| self.atoms.get(id)?.name());
+        names.extend(named.map(Arc::from));
+        Before {
+            atoms: ids.into_iter().map(|id| (id, self.atoms.get(&id).cloned())).collect(),
+            names: names
+                .into_iter()
+                .map(|name| {
+                    let by = self.names.get(&name).copied();
+                    (name, by)
+                })
+                .collect(),
+        }
+    }
+
+    /// Takes back what was applied since `before` was asked for.
+    pub(crate) fn take_back(&mut self, before: Before) {
+        for (id, atom) in before.atoms {
+            match atom {
+                Some(atom) => self.atoms.insert(id, atom),
+                None => self.atoms.remove(&id),
+            };
+        }
+        for (name, by) in before.names {
+            match by {
+                Some(id) => self.names.insert(name, id),
+                None => self.names.remove(&name),
+            };
         }
     }
 

@@ -1,0 +1,33 @@
+//! Payloads: bincode with fixed integers, a limit, and nothing after the end.
+
+use bincode::Options;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::JournalError;
+use super::frame::MAX_PAYLOAD;
+
+fn options() -> impl Options {
+    bincode::DefaultOptions::new()
+        .with_fixint_encoding()
+        .with_limit(MAX_PAYLOAD as u64)
+        .reject_trailing_bytes()
+}
+
+/// The bytes of a payload.
+///
+/// # Errors
+///
+/// [`JournalError::TooLarge`]; nothing else can go wrong with our own types.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, JournalError> {
+    options().serialize(value).map_err(|_| JournalError::TooLarge { limit: MAX_PAYLOAD })
+}
+
+/// The value of a payload whose checksum has been found right.
+///
+/// # Errors
+///
+/// In words, what is wrong.
+pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
+    options().deserialize(payload).map_err(|error| format!("a payload cannot be read: {error}"))
+}

@@ -1,0 +1,213 @@
+//! The journal as its users see it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::change::Draft;
+use super::core::Core;
+use super::error::JournalError;
+use super::history::{History, MemoryHistory};
+use super::open::{self, Recovery};
+use super::options::JournalOptions;
+use super::queue::Ticket;
+use super::read::Records;
+use super::storage::{MemoryStorage, Storage};
+use super::subscribe::Subscription;
+use super::view::View;
+use super::visible::Ended;
+use crate::atom::{Atom, AtomId};
+
+/// The journal of a store: decides, appends, acknowledges, remembers.
+///
+/// Clones are the same journal. Dropping the last one closes it, as
+/// [`Journal::close`] does, but tells nobody whether that succeeded.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    core: Arc<Core>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    closed: Mutex<Option<Result<(), JournalError>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the journal could not be closed cleanly");
+        }
+    }
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, or makes one: `dir/wal` and `dir/history` are its own.
+    ///
+    /// The directory must exist, and the caller must hold the lock on it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Damaged`], [`JournalError::Newer`] and
+    /// [`JournalError::Io`]; nothing was changed then.
+    pub fn open_dir(dir: &Path, options: JournalOptions) -> Result<(Self, Recovery), JournalError> {
+        if options.durability == crate::Durability::Memory {
+            return Ok((Self::in_memory(options)?, Recovery::empty()));
+        }
+        let (storage, history) = open::stores(dir, &options)?;
+        Self::open(storage, history, options)
+    }
+
+    /// Opens the journal on a given storage and history.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::open_dir`].
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        history: Arc<dyn History>,
+        options: JournalOptions,
+    ) -> Result<(Self, Recovery), JournalError> {
+        let (core, recovery) = open::open(storage, history, options)?;
+        let core = Arc::new(core);
+        let writer = open::spawn("caesium-journal", {
+            let core = core.clone();
+            move || super::writer::run(&core)
+        })?;
+        let inner = Inner { core, writer: Mutex::new(Some(writer)), closed: Mutex::new(None) };
+        Ok((Self { inner: Arc::new(inner) }, recovery))
+    }
+
+    /// A new journal in memory.
+    ///
+    /// # Errors
+    ///
+    /// Only when its thread cannot be started.
+    pub fn in_memory(options: JournalOptions) -> Result<Self, JournalError> {
+        let storage = Arc::new(MemoryStorage::new());
+        let history = Arc::new(MemoryHistory::new());
+        Ok(Self::open(storage, history, options)?.0)
+    }
+
+    /// Decides and appends, under one lock.
+    ///
+    /// `decide` sees the atoms as they are decided, what is queued included.
+    /// What it appends is written together; nothing of it when it fails. It
+    /// must have no effects of its own: the change can be refused after it.
+    ///
+    /// # Errors
+    ///
+    /// What `decide` gives; [`JournalError::NoSpace`] when it makes atoms and
+    /// there is no room, [`JournalError::Poisoned`], [`JournalError::Closed`].
+    pub fn change<T, E: From<JournalError>>(
+        &self,
+        decide: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
+    ) -> Result<(T, Ticket), E> {
+        self.inner.core.change(decide)
+    }
+
+    /// Reads the atoms as they are acknowledged. Must not call the journal again.
+    pub fn with_view<T>(&self, read: impl FnOnce(&View) -> T) -> T {
+        read(&self.inner.core.visible.lock().view)
+    }
+
+    /// Blocks until `done` gives something for the acknowledged atom (`None`
+    /// when there is none of this id), or the deadline passes: then `None`.
+    ///
+    /// Only changes of this atom wake it. `done` must not call the journal.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Closed`] and [`JournalError::Poisoned`], when `done` is not satisfied.
+    pub fn wait_until<T>(
+        &self,
+        atom: AtomId,
+        deadline: Option<Instant>,
+        done: impl FnMut(Option<&Atom>) -> Option<T>,
+    ) -> Result<Option<T>, JournalError> {
+        self.inner.core.visible.wait_until(atom, deadline, done)
+    }
+
+    /// The acknowledged events from one number on, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Compacted`] when that one is no longer kept.
+    pub fn read(&self, from: u64) -> Result<Records, JournalError> {
+        let end = self.recent_seq();
+        Records::new(self.inner.core.clone(), from.max(1), end)
+    }
+
+    /// Follows the events from one number on: what was, then what comes.
+    pub fn subscribe(&self, from: u64) -> Subscription {
+        Subscription::new(self.inner.core.clone(), from)
+    }
+
+    /// The number of the last acknowledged event; 0 before the first.
+    pub fn recent_seq(&self) -> u64 {
+        self.inner.core.visible.lock().seq
+    }
+
+    /// The number of the last event known to be on disk; 0 before the first.
+    pub fn durable_seq(&self) -> u64 {
+        self.inner.core.queue.lock().synced
+    }
+
+    /// The number of the oldest event that is kept.
+    ///
+    /// # Errors
+    ///
+    /// When the history cannot tell.
+    pub fn oldest_seq(&self) -> Result<u64, JournalError> {
+        self.inner.core.oldest_seq()
+    }
+
+    /// Writes what is queued, ends with a footer, and joins the threads. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Poisoned`] when a write has failed, before or now.
+    pub fn close(&self) -> Result<(), JournalError> {
+        self.inner.close()
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Result<(), JournalError> {
+        let mut closed = self.closed.lock();
+        if let Some(result) = &*closed {
+            return result.clone();
+        }
+        let result = self.close_once();
+        *closed = Some(result.clone());
+        result
+    }
+
+    fn close_once(&self) -> Result<(), JournalError> {
+        let core = &self.core;
+        let mut decided = core.decided.lock();
+        decided.closed = true;
+        core.queue.lock().closing = true;
+        core.work.notify_all();
+        let writer = self.writer.lock().take();
+        let joined = writer.is_none_or(|writer| writer.join().is_ok());
+        let sealed = match core.failed() {
+            Some(error) => Err(error),
+            None if !joined => Err(JournalError::Poisoned { cause: "the writer panicked".into() }),
+            None => match core.seal(&mut decided, 0) {
+                // No room for a footer: nothing is lost, the next open merely looks closer.
+                Err(JournalError::Io { .. }) | Ok(()) => Ok(()),
+                Err(error) => Err(error),
+            },
+        };
+        drop(decided);
+        core.visible.end(Ended::Closed);
+        core.maintenance.stop();
+        let history = core.history.close();
+        sealed.and(history)
+    }
+}

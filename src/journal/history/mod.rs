@@ -1,0 +1,54 @@
+//! The history: every event that has left the write-ahead log, packed.
+
+mod memory;
+
+use std::fmt;
+
+use super::JournalError;
+use crate::atom::AtomId;
+
+pub use memory::MemoryHistory;
+
+/// How far the history reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The first event that is kept.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+    /// The checksum of the last one's frame.
+    pub chain: u32,
+}
+
+/// Frames of consecutive events, verbatim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The number of the first event.
+    pub first: u64,
+    /// The number of the last event.
+    pub last: u64,
+    /// The checksum of the last frame.
+    pub chain: u32,
+    /// Their frames, one after another.
+    pub frames: Vec<u8>,
+    /// Which atom each event is about.
+    pub atoms: Vec<(AtomId, u64)>,
+}
+
+/// The most bytes of frames in one chunk, but for a single frame that is larger.
+pub const CHUNK_BYTES: usize = 64 << 10;
+
+/// Where events go when their segment is sealed.
+pub trait History: fmt::Debug + Send + Sync {
+    /// How far it reaches; `None` while it is empty. Cheap: opens nothing that is large.
+    fn head(&self) -> Result<Option<Head>, JournalError>;
+    /// Appends chunks that follow the head. They are durable when it returns.
+    fn append(&self, chunks: &[Chunk]) -> Result<(), JournalError>;
+    /// The frames from the event with this number on, as many as are kept together.
+    /// They may begin with events before it.
+    fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError>;
+    /// The numbers of all events of an atom.
+    fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError>;
+    /// Hands the files over in a state that the next opening can prove whole. Idempotent.
+    fn close(&self) -> Result<(), JournalError>;
+}

@@ -1,0 +1,144 @@
+//! Reading the events in order, across history and segments.
+
+use std::sync::Arc;
+
+use super::catalog;
+use super::core::Core;
+use super::error::JournalError;
+use super::frame::{self, Kind};
+use super::wal::reader::{ReadEvent, SegmentReader};
+use super::wal::segment::{self, Spot};
+use super::{Record, codec};
+
+/// The events from one number on, in one unbroken sequence, up to the last one
+/// that was acknowledged when the reading began.
+#[derive(Debug)]
+pub struct Records {
+    core: Arc<Core>,
+    next: u64,
+    end: u64,
+    chain: Option<u32>,
+    source: Source,
+    failed: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    None,
+    Segment(Box<SegmentReader>),
+    History { frames: Vec<u8>, offset: usize },
+}
+
+impl Records {
+    pub(crate) fn new(core: Arc<Core>, from: u64, end: u64) -> Result<Self, JournalError> {
+        let oldest = core.oldest_seq()?;
+        if from < oldest {
+            return Err(JournalError::Compacted { asked: from, oldest });
+        }
+        Ok(Self { core, next: from, end, chain: None, source: Source::None, failed: false })
+    }
+
+    /// Lets it read up to a later event.
+    pub(crate) fn extend(&mut self, end: u64) {
+        self.end = end;
+        if let Source::Segment(reader) = &mut self.source {
+            reader.refresh();
+        }
+    }
+
+    /// The number of the event that comes next.
+    pub(crate) fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// The next event with its frame; checks that it follows the one before it.
+    pub(crate) fn next_event(&mut self) -> Result<Option<ReadEvent>, JournalError> {
+        while self.next <= self.end {
+            let event = match &mut self.source {
+                Source::None => None,
+                Source::Segment(reader) => reader.next()?,
+                Source::History { frames, offset } => packed(frames, offset)?,
+            };
+            let Some(event) = event else {
+                self.source = self.source_of(self.next)?;
+                continue;
+            };
+            if event.header.seq < self.next {
+                continue;
+            }
+            if event.header.seq > self.next || self.chain.is_some_and(|c| c != event.header.prev) {
+                return Err(JournalError::Inconsistent {
+                    seq: self.next,
+                    problem: "it does not follow the event before it".to_owned(),
+                });
+            }
+            self.next += 1;
+            self.chain = Some(event.header.crc);
+            return Ok(Some(event));
+        }
+        Ok(None)
+    }
+
+    /// Where the event with this number is.
+    fn source_of(&self, seq: u64) -> Result<Source, JournalError> {
+        let found = self.core.catalog.lock().find(seq);
+        if let Some((first, file)) = found {
+            let reader = match catalog::reader(&*self.core.storage, first, file) {
+                Ok(reader) => reader,
+                // It may have been packed and removed since it was found.
+                Err(_) if self.core.catalog.lock().find(seq).is_none() => {
+                    return self.source_of(seq);
+                }
+                Err(error) => return Err(error),
+            };
+            let mut reader = reader;
+            // A segment that ends before the event is not the one it should be in.
+            while reader.seq() < seq {
+                if reader.next()?.is_none() {
+                    let path = self.core.storage.path(&segment::name(first));
+                    let spot = Spot { path, offset: reader.bytes(), seq: Some(seq) };
+                    return Err(spot.damaged("the segment that should have this event ends before"));
+                }
+            }
+            return Ok(Source::Segment(Box::new(reader)));
+        }
+        match self.core.history.frames(seq)? {
+            Some(frames) => Ok(Source::History { frames, offset: 0 }),
+            None => Err(JournalError::HistoryDamaged {
+                problem: format!("event {seq} is neither in the log nor in the history"),
+            }),
+        }
+    }
+}
+
+/// The next event of packed frames.
+pub(crate) fn packed(frames: &[u8], offset: &mut usize) -> Result<Option<ReadEvent>, JournalError> {
+    let damaged = |problem: String| JournalError::HistoryDamaged { problem };
+    let rest = &frames[*offset..];
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let (header, payload) = frame::decode(rest).map_err(|flaw| damaged(flaw.problem().into()))?;
+    if header.kind != Kind::Event {
+        return Err(damaged("a frame that is no event".into()));
+    }
+    let record: Record = codec::decode(payload).map_err(damaged)?;
+    if record.seq != header.seq {
+        return Err(damaged("the record has another number than its frame".into()));
+    }
+    *offset += header.frame_bytes();
+    Ok(Some(ReadEvent { header, record, frame: rest[..header.frame_bytes()].to_vec() }))
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, JournalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let event = self.next_event().map(|event| event.map(|event| event.record)).transpose();
+        self.failed = matches!(event, Some(Err(_)));
+        event
+    }
+}

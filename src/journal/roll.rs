@@ -1,0 +1,107 @@
+//! From one segment to the next, and the footer of a clean close.
+
+use super::core::{Core, Decided};
+use super::error::{self, JournalError};
+use super::options::JournalOptions;
+use super::wal::create::Prepared;
+use super::wal::recover::Mend;
+use super::wal::segment::{self, FOOTER_BYTES, Footer};
+use crate::atom::Atom;
+
+/// The room for events in the segment after one that had `before` bytes.
+fn room(options: &JournalOptions, needed: u64, before: u64) -> u64 {
+    needed.max(options.segment_bytes.min(before.saturating_mul(2)))
+}
+
+impl Core {
+    /// Goes on in a new segment that has room for `needed` bytes of events.
+    ///
+    /// The old segment is sealed before the new one gets its name, and told
+    /// after that that it has a successor: so a segment that is missing is noticed.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`] when nothing was promised: the old segment goes on.
+    /// [`JournalError::Poisoned`] when a write to it, or making the names durable, failed.
+    pub(crate) fn roll(&self, decided: &mut Decided, needed: u64) -> Result<(), JournalError> {
+        self.drain()?;
+        // With nothing under way, what is visible is all that is decided and kept.
+        let (atoms, seq): (Vec<Atom>, u64) = {
+            let seen = self.visible.lock();
+            (seen.view.atoms().cloned().collect(), seen.seq)
+        };
+        debug_assert_eq!(seq, decided.seq, "the view a snapshot is made of must be complete");
+        let room = room(&self.options, needed, decided.segment.bytes);
+        let first = decided.seq + 1;
+        let prepared = Prepared::write(&*self.storage, first, decided.chain, &atoms, room)?;
+        self.seal(decided, 0)?;
+        let segment = prepared.install(&*self.storage)?;
+        if let Err(source) = self.storage.sync_dir() {
+            let cause = self.poison(&format!("syncing the directory failed: {source}"));
+            return Err(JournalError::Poisoned { cause });
+        }
+        self.seal(decided, first)?;
+        self.catalog.lock().add(first, segment.file.clone());
+        decided.offset = segment.start;
+        decided.segment = segment;
+        decided.mend = Mend::Nothing;
+        self.maintenance.segment_sealed(self);
+        Ok(())
+    }
+
+    /// Writes a footer and makes it durable. Nothing may be under way.
+    pub(crate) fn seal(&self, decided: &mut Decided, next: u64) -> Result<(), JournalError> {
+        let path = || self.storage.path(&decided.segment.name);
+        if let Mend::Zeros { bytes, then_mark } = decided.mend {
+            // A torn write must be gone before anything is said to be clean.
+            let file = &decided.segment.file;
+            let zeroed = file
+                .write_at(&vec![0; bytes as usize], decided.offset)
+                .and_then(|()| file.sync_data());
+            if let Err(error) = zeroed {
+                let cause = self.poison(&format!("clearing a torn write failed: {error}"));
+                return Err(JournalError::Poisoned { cause });
+            }
+            decided.mend = match then_mark {
+                Some(footer_crc) => Mend::Mark { footer_crc },
+                None => Mend::Nothing,
+            };
+        }
+        match decided.mend {
+            // It ends with a footer already.
+            Mend::Mark { .. } if next == 0 => return Ok(()),
+            Mend::Mark { .. } | Mend::Nothing | Mend::Zeros { .. } => {}
+        }
+        if decided.offset + FOOTER_BYTES as u64 > decided.segment.bytes {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(error::io("no room for the footer of", path(), full));
+        }
+        let events = decided.seq + 1 - decided.segment.first;
+        let footer = Footer { events, next };
+        let (bytes, footer_crc) = segment::footer(decided.seq, decided.chain, footer);
+        let file = &decided.segment.file;
+        if let Err(error) = file.write_at(&bytes, decided.offset).and_then(|()| file.sync_data()) {
+            let cause = self.poison(&format!("sealing a segment failed: {error}"));
+            return Err(JournalError::Poisoned { cause });
+        }
+        decided.offset += bytes.len() as u64;
+        decided.mend = Mend::Mark { footer_crc };
+        let mut queue = self.queue.lock();
+        queue.due = None;
+        queue.synced = decided.seq;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_double_up_to_their_limit_and_beyond_it_when_they_must() {
+        let options = JournalOptions::default().segment_bytes(1000);
+        assert_eq!(room(&options, 10, 100), 200);
+        assert_eq!(room(&options, 10, 600), 1000);
+        assert_eq!(room(&options, 5000, 600), 5000);
+    }
+}

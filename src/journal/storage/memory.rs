@@ -1,0 +1,400 @@
+//! A disk in memory that fails, forgets and tears when it is told to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Storage, StoredFile};
+
+/// A kind of call to a [`Storage`] or one of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// [`Storage::list`]
+    List,
+    /// [`Storage::open`]
+    Open,
+    /// [`Storage::create`]
+    Create,
+    /// [`Storage::rename`]
+    Rename,
+    /// [`Storage::remove`]
+    Remove,
+    /// [`Storage::sync_dir`]
+    SyncDir,
+    /// [`StoredFile::allocate`]
+    Allocate,
+    /// [`StoredFile::read_at`]
+    Read,
+    /// [`StoredFile::write_at`]
+    Write,
+    /// [`StoredFile::sync_data`]
+    Sync,
+    /// [`StoredFile::len`]
+    Len,
+}
+
+impl Call {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::List,
+        Self::Open,
+        Self::Create,
+        Self::Rename,
+        Self::Remove,
+        Self::SyncDir,
+        Self::Allocate,
+        Self::Read,
+        Self::Write,
+        Self::Sync,
+        Self::Len,
+    ];
+}
+
+/// For how long a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failing {
+    /// That one call.
+    Once,
+    /// That one, and every one of its kind after it.
+    Forever,
+}
+
+/// What becomes, in a crash, of what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All of it is there: the host was killed, the machine lived on.
+    All,
+    /// Nothing of it is there.
+    Nothing,
+    /// Each sector and each name by chance: lost, reordered and torn writes.
+    Some,
+}
+
+/// A crash: what is kept of what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crash {
+    /// Decides every chance; the same seed gives the same disk.
+    pub seed: u64,
+    /// What is kept.
+    pub keep: Keep,
+    /// The unit that the disk writes whole or not at all: 512 or 4096 bytes.
+    pub sector: u64,
+}
+
+/// A directory in memory, with what a crash would leave of it.
+///
+/// Clones are the same disk.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStorage {
+    disk: Arc<Mutex<Disk>>,
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    /// What was done to the names and not synced, in order: name, and what it stood for before.
+    unsynced: Vec<Vec<(String, Option<usize>)>>,
+    capacity: Option<u64>,
+    calls: HashMap<Call, u64>,
+    faults: Vec<Fault>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Inode {
+    bytes: Vec<u8>,
+    /// What each write that was not synced replaced; `None` where the file ended before.
+    replaced: Vec<(u64, Vec<Option<u8>>)>,
+}
+
+#[derive(Debug)]
+struct Fault {
+    call: Call,
+    at: u64,
+    failing: Failing,
+    kind: io::ErrorKind,
+}
+
+impl MemoryStorage {
+    /// An empty directory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the `nth` call of a kind from now on fail: 1 is the next one.
+    ///
+    /// A write that fails has written the first half.
+    pub fn fail(&self, call: Call, nth: u64, failing: Failing, kind: io::ErrorKind) {
+        let mut disk = self.disk.lock();
+        let at = disk.calls.get(&call).copied().unwrap_or(0) + nth;
+        disk.faults.push(Fault { call, at, failing, kind });
+    }
+
+    /// Lets every call succeed again.
+    pub fn heal(&self) {
+        self.disk.lock().faults.clear();
+    }
+
+    /// How many calls of a kind there were.
+    pub fn calls(&self, call: Call) -> u64 {
+        self.disk.lock().calls.get(&call).copied().unwrap_or(0)
+    }
+
+    /// How many bytes all files may have together: no limit until set.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.disk.lock().capacity = bytes;
+    }
+
+    /// The bytes of a file, if there is one.
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let disk = self.disk.lock();
+        Some(disk.inodes[*disk.names.get(name)?].bytes.clone())
+    }
+
+    /// Puts a file there, durable, in place of one that may be there: how tests damage a store.
+    pub fn put(&self, name: &str, bytes: Vec<u8>) {
+        let mut disk = self.disk.lock();
+        disk.inodes.push(Inode { bytes, replaced: Vec::new() });
+        let inode = disk.inodes.len() - 1;
+        disk.names.insert(name.to_owned(), inode);
+    }
+
+    /// What a crash at this moment leaves: another disk, all of it durable.
+    pub fn crash(&self, crash: Crash) -> Self {
+        let disk = self.disk.lock();
+        let mut chance = Chance(crash.seed);
+        let mut kept = |always: Keep| match always {
+            Keep::All => true,
+            Keep::Nothing => false,
+            Keep::Some => chance.next() & 1 == 0,
+        };
+        let mut names = disk.names.clone();
+        for operation in disk.unsynced.iter().rev() {
+            if !kept(crash.keep) {
+                for (name, before) in operation.iter().rev() {
+                    match before {
+                        Some(inode) => names.insert(name.clone(), *inode),
+                        None => names.remove(name),
+                    };
+                }
+            }
+        }
+        let mut inodes = disk.inodes.clone();
+        for inode in &mut inodes {
+            for (offset, before) in std::mem::take(&mut inode.replaced).into_iter().rev() {
+                let mut at = 0;
+                while at < before.len() {
+                    let position = offset + at as u64;
+                    let sector_end = (position / crash.sector + 1) * crash.sector;
+                    let end = before.len().min(at + (sector_end - position) as usize);
+                    if !kept(crash.keep) {
+                        inode.put_back(offset, &before, at..end);
+                    }
+                    at = end;
+                }
+            }
+        }
+        let disk = Disk { inodes, names, capacity: disk.capacity, ..Disk::default() };
+        Self { disk: Arc::new(Mutex::new(disk)) }
+    }
+}
+
+impl Inode {
+    fn put_back(&mut self, offset: u64, before: &[Option<u8>], range: std::ops::Range<usize>) {
+        for at in range {
+            let position = offset as usize + at;
+            match (before[at], self.bytes.get_mut(position)) {
+                (Some(byte), Some(place)) => *place = byte,
+                // The file ended before this byte. A hole reads as zero; its end is cut below.
+                (None, Some(place)) => *place = 0,
+                (Some(_) | None, None) => {}
+            }
+        }
+        if before[before.len() - 1].is_none() && offset as usize + before.len() == self.bytes.len()
+        {
+            let old = before.iter().take_while(|byte| byte.is_some()).count();
+            let zeros = self.bytes.iter().rev().take_while(|byte| **byte == 0).count();
+            self.bytes.truncate((self.bytes.len() - zeros).max(offset as usize + old));
+        }
+    }
+}
+
+impl Disk {
+    fn call(&mut self, call: Call) -> io::Result<()> {
+        let count = self.calls.entry(call).or_insert(0);
+        *count += 1;
+        let count = *count;
+        let failed = self.faults.iter().find(|fault| {
+            fault.call == call
+                && match fault.failing {
+                    Failing::Once => count == fault.at,
+                    Failing::Forever => count >= fault.at,
+                }
+        });
+        match failed {
+            Some(fault) => Err(io::Error::new(fault.kind, format!("injected into {call:?}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[*inode].bytes.len() as u64).sum()
+    }
+
+    fn set(&mut self, changes: Vec<(&str, Option<usize>)>) {
+        let mut operation = Vec::new();
+        for (name, inode) in changes {
+            operation.push((name.to_owned(), self.names.get(name).copied()));
+            match inode {
+                Some(inode) => self.names.insert(name.to_owned(), inode),
+                None => self.names.remove(name),
+            };
+        }
+        self.unsynced.push(operation);
+    }
+
+    fn find(&self, name: &str) -> io::Result<usize> {
+        self.names
+            .get(name)
+            .copied()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no file {name}")))
+    }
+
+    fn write(&mut self, inode: usize, bytes: &[u8], offset: u64) {
+        let inode = &mut self.inodes[inode];
+        let offset_bytes = offset as usize;
+        let before =
+            (offset_bytes..offset_bytes + bytes.len()).map(|at| inode.bytes.get(at).copied());
+        let before: Vec<Option<u8>> = before.collect();
+        if inode.bytes.len() < offset_bytes + bytes.len() {
+            inode.bytes.resize(offset_bytes + bytes.len(), 0);
+        }
+        inode.bytes[offset_bytes..offset_bytes + bytes.len()].copy_from_slice(bytes);
+        if !before.is_empty() {
+            inode.replaced.push((offset, before));
+        }
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::List)?;
+        Ok(disk.names.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::Open)?;
+        let inode = disk.find(name)?;
+        Ok(Arc::new(MemoryFile { disk: self.disk.clone(), inode }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::Create)?;
+        if disk.names.contains_key(name) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("there is {name}")));
+        }
+        disk.inodes.push(Inode::default());
+        let inode = disk.inodes.len() - 1;
+        disk.set(vec![(name, Some(inode))]);
+        Ok(Arc::new(MemoryFile { disk: self.disk.clone(), inode }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::Rename)?;
+        let inode = disk.find(from)?;
+        disk.set(vec![(from, None), (to, Some(inode))]);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::Remove)?;
+        disk.find(name)?;
+        disk.set(vec![(name, None)]);
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::SyncDir)?;
+        disk.unsynced.clear();
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from("memory").join(name)
+    }
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    disk: Arc<Mutex<Disk>>,
+    inode: usize,
+}
+
+impl StoredFile for MemoryFile {
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::Allocate)?;
+        if disk.capacity.is_some_and(|capacity| disk.used() + len > capacity) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full"));
+        }
+        // Blocks and length are the file's own; a name that is lost takes them with it.
+        disk.inodes[self.inode].bytes.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::Read)?;
+        let bytes = &disk.inodes[self.inode].bytes;
+        let rest = bytes.get(offset as usize..).unwrap_or_default();
+        let read = rest.len().min(buf.len());
+        buf[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        if let Err(error) = disk.call(Call::Write) {
+            disk.write(self.inode, &bytes[..bytes.len() / 2], offset);
+            return Err(error);
+        }
+        disk.write(self.inode, bytes, offset);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::Sync)?;
+        disk.inodes[self.inode].replaced.clear();
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let mut disk = self.disk.lock();
+        disk.call(Call::Len)?;
+        Ok(disk.inodes[self.inode].bytes.len() as u64)
+    }
+}
+
+/// A small generator of chances (splitmix64): reproducible, and no dependency.
+#[derive(Debug)]
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+}

@@ -1,0 +1,72 @@
+//! Following the journal: what was, then what comes, without a gap.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Record;
+use super::core::Core;
+use super::error::JournalError;
+use super::read::Records;
+
+/// A reader that follows the journal.
+///
+/// It has no queue of its own, so it cannot hold up the writer: it takes what
+/// it needs from the newest events in memory, or from disk when it is further behind.
+#[derive(Debug)]
+pub struct Subscription {
+    core: Arc<Core>,
+    next: u64,
+    records: Option<Records>,
+}
+
+impl Subscription {
+    pub(crate) fn new(core: Arc<Core>, from: u64) -> Self {
+        Self { core, next: from.max(1), records: None }
+    }
+
+    /// The number of the event that comes next.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// The next event; blocks until there is one. `None` when the deadline passes before.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Closed`] or [`JournalError::Poisoned`] once every
+    /// acknowledged event was given and no more will come;
+    /// [`JournalError::Compacted`] when the event is no longer kept; or what reading gives.
+    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Arc<Record>>, JournalError> {
+        let end = {
+            let mut seen = self.core.visible.lock();
+            while seen.seq < self.next {
+                if let Some(ended) = &seen.ended {
+                    return Err(ended.error());
+                }
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    return Ok(None);
+                }
+                self.core.visible.wait_for_news(&mut seen, deadline);
+            }
+            if let Some(record) = seen.recent(self.next) {
+                self.next += 1;
+                self.records = None;
+                return Ok(Some(record));
+            }
+            seen.seq
+        };
+        let mut records = match self.records.take() {
+            Some(mut records) if records.position() == self.next => {
+                records.extend(end);
+                records
+            }
+            Some(_) | None => Records::new(self.core.clone(), self.next, end)?,
+        };
+        let event = records.next_event()?;
+        self.records = Some(records);
+        Ok(event.map(|event| {
+            self.next += 1;
+            Arc::new(event.record)
+        }))
+    }
+}

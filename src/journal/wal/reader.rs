@@ -1,0 +1,161 @@
+//! Reading the events of a segment in order, a piece at a time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Spot};
+use crate::journal::frame::{self, HEADER_BYTES, Header, Kind};
+use crate::journal::storage::StoredFile;
+use crate::journal::{JournalError, Record, error};
+
+/// How much is read at a time.
+const PIECE: usize = 64 << 10;
+
+/// An event as it was read, with the bytes of its frame.
+#[derive(Debug)]
+pub(crate) struct ReadEvent {
+    pub(crate) header: Header,
+    pub(crate) record: Record,
+    pub(crate) frame: Vec<u8>,
+}
+
+/// Reads the events of one segment.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    file: Arc<dyn StoredFile>,
+    path: PathBuf,
+    bytes: u64,
+    offset: u64,
+    piece: Vec<u8>,
+    piece_at: u64,
+    seq: u64,
+    chain: u32,
+    footer: Option<segment::Footer>,
+}
+
+impl SegmentReader {
+    /// Begins with the first event of the segment, which must be `first`.
+    pub(crate) fn open(
+        file: Arc<dyn StoredFile>,
+        path: PathBuf,
+        first: u64,
+    ) -> Result<Self, JournalError> {
+        let bytes = file.len().map_err(|e| error::io("cannot read segment", path.clone(), e))?;
+        let mut reader = Self {
+            file,
+            path,
+            bytes,
+            offset: 0,
+            piece: Vec::new(),
+            piece_at: 0,
+            seq: first,
+            chain: 0,
+            footer: None,
+        };
+        let start = reader.peek(SEGMENT_HEADER_BYTES)?.to_vec();
+        let (header, payload) = frame::decode(&start).map_err(|flaw| reader.spot().flawed(flaw))?;
+        let told: SegmentHeader = segment::payload(payload, || reader.spot())?;
+        if header.kind != Kind::Header || header.seq + 1 != first {
+            return Err(reader.spot().damaged("this is not the segment that its name says"));
+        }
+        if told.bytes != bytes {
+            let problem = format!("the file has {bytes} bytes and should have {}", told.bytes);
+            return Err(reader.spot().damaged(problem));
+        }
+        reader.chain = header.prev;
+        reader.offset = (header.frame_bytes() as u64).saturating_add(told.snapshot_bytes);
+        Ok(reader)
+    }
+
+    fn spot(&self) -> Spot {
+        Spot { path: self.path.clone(), offset: self.offset, seq: Some(self.seq) }
+    }
+
+    /// The number of the event that comes next.
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The checksum of the event before the next one.
+    pub(crate) fn chain(&self) -> u32 {
+        self.chain
+    }
+
+    /// The footer, if one came after the last event that was read.
+    pub(crate) fn footer(&self) -> Option<segment::Footer> {
+        self.footer
+    }
+
+    /// The length of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Forgets what was read ahead: the file may have grown since.
+    pub(crate) fn refresh(&mut self) {
+        self.piece.clear();
+    }
+
+    /// Up to `len` bytes from where the reader stands.
+    fn peek(&mut self, len: usize) -> Result<&[u8], JournalError> {
+        let have = self.offset.checked_sub(self.piece_at).map_or(0, |from| {
+            self.piece.len().saturating_sub(usize::try_from(from).unwrap_or(usize::MAX))
+        });
+        if have < len {
+            // Never more than the file has, whatever a length says.
+            let rest = self.bytes.saturating_sub(self.offset);
+            let want = len.max(PIECE).min(usize::try_from(rest).unwrap_or(usize::MAX));
+            self.piece.resize(want, 0);
+            self.piece_at = self.offset;
+            let read = self
+                .file
+                .read_at(&mut self.piece, self.offset)
+                .map_err(|e| error::io("cannot read segment", self.path.clone(), e))?;
+            self.piece.truncate(read);
+        }
+        let from = (self.offset - self.piece_at) as usize;
+        let piece = self.piece.get(from..).unwrap_or_default();
+        Ok(&piece[..piece.len().min(len)])
+    }
+
+    /// The next event; `None` where only zeros, or nothing, follows.
+    pub(crate) fn next(&mut self) -> Result<Option<ReadEvent>, JournalError> {
+        loop {
+            let start = self.peek(HEADER_BYTES)?;
+            if start.iter().all(|byte| *byte == 0) {
+                return Ok(None);
+            }
+            let header = frame::decode_header(start).map_err(|flaw| self.spot().flawed(flaw))?;
+            let bytes = self.peek(header.frame_bytes())?.to_vec();
+            let (_, payload) = frame::decode(&bytes).map_err(|flaw| self.spot().flawed(flaw))?;
+            match header.kind {
+                Kind::Event => {}
+                Kind::Footer => {
+                    self.footer = Some(segment::payload(payload, || self.spot())?);
+                    self.offset += bytes.len() as u64;
+                    continue;
+                }
+                Kind::Opened => {
+                    self.offset += bytes.len() as u64;
+                    continue;
+                }
+                Kind::Header | Kind::Atom | Kind::SnapshotEnd => {
+                    return Err(self.spot().damaged("a frame of a snapshot among the events"));
+                }
+            }
+            if header.seq != self.seq || header.prev != self.chain {
+                let problem = format!("event {} does not follow the one before it", header.seq);
+                return Err(self.spot().damaged(problem));
+            }
+            let record: Record = segment::payload(payload, || self.spot())?;
+            if record.seq != header.seq {
+                return Err(self.spot().damaged("the record has another number than its frame"));
+            }
+            self.offset += bytes.len() as u64;
+            self.seq += 1;
+            self.chain = header.crc;
+            self.footer = None;
+            return Ok(Some(ReadEvent { header, record, frame: bytes }));
+        }
+    }
+}

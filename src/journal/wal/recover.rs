@@ -1,0 +1,372 @@
+//! Opening: the newest segment alone gives the atoms that exist and the place to go on.
+//!
+//! Nothing is written here. What has to be written before the next event can
+//! be is handed over as a [`Mend`].
+
+use std::path::PathBuf;
+
+use super::create::Segment;
+use super::segment::{
+    self, FOOTER_BYTES, Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SnapshotEnd, Spot,
+};
+use crate::atom::{Atom, Known};
+use crate::journal::frame::{self, Flaw, HEADER_BYTES, Header, Kind, MAGIC};
+use crate::journal::storage::Storage;
+use crate::journal::{JournalError, Record, View, error};
+
+/// The unit that a disk writes whole or not at all, at the least.
+const SECTOR: usize = 512;
+
+/// The end of a journal that was not closed, where it could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// The segment.
+    pub file: PathBuf,
+    /// Where its readable part ends.
+    pub offset: u64,
+    /// How many bytes, from there to the last one that is not zero, are left out.
+    pub bytes: u64,
+    /// What is wrong with them.
+    pub why: String,
+}
+
+/// What must be written before the next event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mend {
+    /// Nothing.
+    Nothing,
+    /// A mark: the segment was closed, its footer has this checksum.
+    Mark { footer_crc: u32 },
+    /// Zeros, so many: there is a torn write. Then a mark, if it was one of a mark.
+    Zeros { bytes: u64, then_mark: Option<u32> },
+}
+
+/// What the newest segment tells.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) view: View,
+    pub(crate) segment: Segment,
+    /// The number of the last event, and its checksum.
+    pub(crate) seq: u64,
+    pub(crate) chain: u32,
+    /// Where the next frame goes.
+    pub(crate) offset: u64,
+    pub(crate) mend: Mend,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) clean: bool,
+    /// Where the last group begins, and its bytes: nothing proves that they were synced.
+    pub(crate) unproven: Option<(u64, Vec<u8>)>,
+}
+
+/// Reads the newest segment.
+///
+/// # Errors
+///
+/// [`JournalError::Damaged`], [`JournalError::Newer`], [`JournalError::Io`].
+pub(crate) fn recover(storage: &dyn Storage, first: u64) -> Result<Recovered, JournalError> {
+    let name = segment::name(first);
+    let path = storage.path(&name);
+    let file =
+        storage.open(&name).map_err(|e| error::io("cannot open segment", path.clone(), e))?;
+    let len = file.len().map_err(|e| error::io("cannot read segment", path.clone(), e))?;
+    let too_large = || Spot { path: path.clone(), offset: 0, seq: None }.damaged("too large");
+    let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_large())?];
+    let read = file
+        .read_at(&mut bytes, 0)
+        .map_err(|e| error::io("cannot read segment", path.clone(), e))?;
+    bytes.truncate(read);
+    let mut scan = Scan::preface(&bytes, path, first)?;
+    scan.events()?;
+    let segment = Segment { name, file, first, bytes: len, start: scan.start as u64 };
+    Ok(Recovered {
+        view: scan.view,
+        segment,
+        seq: scan.seq,
+        chain: scan.chain,
+        offset: scan.offset as u64,
+        mend: scan.mend,
+        cut: scan.cut,
+        clean: scan.clean,
+        unproven: scan
+            .group
+            .filter(|_| !scan.clean)
+            .map(|group| (group as u64, bytes[group..scan.offset].to_vec())),
+    })
+}
+
+/// One pass over the bytes of a segment.
+#[derive(Debug)]
+pub(crate) struct Scan<'a> {
+    bytes: &'a [u8],
+    path: PathBuf,
+    first: u64,
+    pub(crate) start: usize,
+    pub(crate) offset: usize,
+    pub(crate) seq: u64,
+    pub(crate) chain: u32,
+    pub(crate) view: View,
+    footer: Option<(u32, Footer)>,
+    mend: Mend,
+    /// Where the last group of events begins, and its first event.
+    group: Option<usize>,
+    group_first: u64,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) clean: bool,
+}
+
+impl<'a> Scan<'a> {
+    /// Reads header and snapshot: they were durable before the segment got its name, so any flaw is damage.
+    pub(crate) fn preface(
+        bytes: &'a [u8],
+        path: PathBuf,
+        first: u64,
+    ) -> Result<Self, JournalError> {
+        let mut scan = Self {
+            bytes,
+            path,
+            first,
+            start: 0,
+            offset: 0,
+            seq: first - 1,
+            chain: frame::CHAIN_START,
+            view: View::default(),
+            footer: None,
+            mend: Mend::Nothing,
+            group: None,
+            group_first: 0,
+            cut: None,
+            clean: false,
+        };
+        let (header, payload) =
+            frame::decode(bytes).map_err(|flaw| scan.spot(None).flawed(flaw))?;
+        if header.kind != Kind::Header || header.seq != first - 1 {
+            return Err(scan.spot(None).damaged("this is not the segment that its name says"));
+        }
+        let told: SegmentHeader = segment::payload(payload, || scan.spot(None))?;
+        if told.bytes != bytes.len() as u64 {
+            let problem = format!("the file has {} bytes, not {}", bytes.len(), told.bytes);
+            return Err(scan.spot(None).damaged(problem));
+        }
+        scan.chain = header.prev;
+        scan.offset = header.frame_bytes();
+        let mut prev = header.crc;
+        let mut atoms = 0;
+        loop {
+            let (header, payload) =
+                frame::decode(scan.rest()).map_err(|flaw| scan.spot(None).flawed(flaw))?;
+            if header.prev != prev || header.seq != first - 1 {
+                return Err(scan.spot(None).damaged("the snapshot is not in one piece"));
+            }
+            prev = header.crc;
+            match header.kind {
+                Kind::Atom => {
+                    let known: Known = segment::payload(payload, || scan.spot(None))?;
+                    scan.view.restore(known);
+                    atoms += 1;
+                    scan.offset += header.frame_bytes();
+                }
+                Kind::SnapshotEnd => {
+                    let end: SnapshotEnd = segment::payload(payload, || scan.spot(None))?;
+                    scan.offset += header.frame_bytes();
+                    let length = (scan.offset - SEGMENT_HEADER_BYTES) as u64;
+                    if end.atoms != atoms || told.atoms != atoms || told.snapshot_bytes != length {
+                        return Err(scan.spot(None).damaged("the snapshot is not complete"));
+                    }
+                    break;
+                }
+                Kind::Header | Kind::Event | Kind::Footer | Kind::Opened => {
+                    return Err(scan.spot(None).damaged("the snapshot has no end"));
+                }
+            }
+        }
+        scan.start = scan.offset;
+        Ok(scan)
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.offset..]
+    }
+
+    fn spot(&self, seq: Option<u64>) -> Spot {
+        Spot { path: self.path.clone(), offset: self.offset as u64, seq }
+    }
+
+    fn here(&self) -> Spot {
+        self.spot(Some(self.seq + 1))
+    }
+
+    /// Reads the events up to where the segment ends: cleanly, openly, or torn.
+    pub(crate) fn events(&mut self) -> Result<(), JournalError> {
+        loop {
+            match frame::decode(self.rest()) {
+                Ok((header, payload)) => self.frame(header, payload)?,
+                Err(flaw) if self.rest().iter().all(|byte| *byte == 0) => {
+                    // Flaws of zeros need no telling apart.
+                    let _ = flaw;
+                    break;
+                }
+                Err(Flaw::Newer(found)) => return Err(self.here().flawed(Flaw::Newer(found))),
+                Err(flaw) => {
+                    self.torn(flaw)?;
+                    break;
+                }
+            }
+        }
+        if let Some((footer_crc, footer)) = self.footer {
+            if footer.next != 0 {
+                let next = segment::name(footer.next);
+                return Err(self.here().damaged(format!("segment {next} should follow")));
+            }
+            self.clean = self.cut.is_none();
+            if self.clean {
+                self.mend = Mend::Mark { footer_crc };
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a frame that is whole. What does not follow then is no torn write: it is damage.
+    fn frame(&mut self, header: Header, payload: &[u8]) -> Result<(), JournalError> {
+        let in_order = match header.kind {
+            Kind::Event => self.footer.is_none() && header.seq == self.seq + 1,
+            Kind::Footer => header.seq == self.seq,
+            Kind::Opened => self.footer.is_some() && header.seq == self.seq,
+            Kind::Header | Kind::Atom | Kind::SnapshotEnd => false,
+        };
+        let prev = match (header.kind, self.footer) {
+            (Kind::Opened, Some((footer_crc, _))) => footer_crc,
+            _ => self.chain,
+        };
+        if !in_order || header.prev != prev {
+            let problem = format!("the frame of event {} does not follow", header.seq);
+            return Err(self.here().damaged(problem));
+        }
+        match header.kind {
+            Kind::Event => {
+                let record: Record = segment::payload(payload, || self.here())?;
+                if record.seq != header.seq {
+                    return Err(self.here().damaged("the record has another number"));
+                }
+                let atom = self
+                    .view
+                    .apply(record.atom, record.at, &record.fact)
+                    .map_err(|unfit| self.here().damaged(format!("it cannot be: {unfit}")))?;
+                if atom.state() != record.state {
+                    return Err(self.here().damaged("the event leads to another state"));
+                }
+                self.seq = header.seq;
+                self.chain = header.crc;
+                if self.group.is_none() || header.group_first() > self.group_first {
+                    self.group = Some(self.offset);
+                    self.group_first = header.group_first().max(self.first);
+                }
+            }
+            Kind::Footer => {
+                let footer: Footer = segment::payload(payload, || self.here())?;
+                if footer.events != self.seq + 1 - self.first {
+                    return Err(self.here().damaged("the footer counts other events"));
+                }
+                self.footer = Some((header.crc, footer));
+                self.group = None;
+            }
+            Kind::Opened => {
+                self.footer = None;
+                self.group = Some(self.offset);
+                self.group_first = self.seq + 1;
+            }
+            // Refused above.
+            Kind::Header | Kind::Atom | Kind::SnapshotEnd => {}
+        }
+        self.offset += header.frame_bytes();
+        Ok(())
+    }
+
+    /// Decides about bytes that are no frame: the torn last write of an unclean end, or damage.
+    fn torn(&mut self, flaw: Flaw) -> Result<(), JournalError> {
+        let rest = self.rest();
+        let used = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let mut then_mark = None;
+        if let Some((footer_crc, _)) = self.footer {
+            // After a footer nothing is written before the mark is durable, so
+            // only a piece of that mark can be here.
+            let mark = segment::opened(self.seq, footer_crc);
+            if used > mark.len() || !is_torn(&mark, rest, self.offset) {
+                return Err(self.here().damaged("the segment was closed, and changed after that"));
+            }
+            then_mark = Some(footer_crc);
+        } else {
+            if let Some(problem) = self.later_group(rest) {
+                return Err(self.here().damaged(format!("{}, and {problem}", flaw.problem())));
+            }
+            let events = self.seq + 1 - self.first;
+            let (expected, _) = segment::footer(self.seq, self.chain, Footer { events, next: 0 });
+            if resembles(&expected, rest)
+                && used <= FOOTER_BYTES
+                && !is_torn(&expected, rest, self.offset)
+            {
+                return Err(self.here().damaged("the footer is damaged"));
+            }
+        }
+        self.cut = Some(Cut {
+            file: self.path.clone(),
+            offset: self.offset as u64,
+            bytes: used as u64,
+            why: format!("the last write before an unclean end is torn: {}", flaw.problem()),
+        });
+        self.mend = Mend::Zeros { bytes: used as u64, then_mark };
+        Ok(())
+    }
+
+    /// Whether something follows that was only written after what should be here was durable.
+    fn later_group(&self, rest: &[u8]) -> Option<String> {
+        let missing = self.seq + 1;
+        let mut at = 1;
+        while let Some(found) = find(&rest[at..], &MAGIC) {
+            at += found;
+            if let Ok((header, _)) = frame::decode(&rest[at..]) {
+                let later = match header.kind {
+                    Kind::Event => header.group_first() > missing,
+                    Kind::Footer | Kind::Opened => header.seq >= self.seq,
+                    Kind::Header | Kind::Atom | Kind::SnapshotEnd => false,
+                };
+                if later {
+                    return Some(format!("later frames (event {}) are there", header.seq));
+                }
+            }
+            at += 1;
+        }
+        None
+    }
+}
+
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes.windows(needle.len()).position(|window| window == needle)
+}
+
+/// Whether `actual` can be what a torn write of `expected` at `offset` left:
+/// a beginning of it, or each sector's part either written or not.
+fn is_torn(expected: &[u8], actual: &[u8], offset: usize) -> bool {
+    let Some(actual) = actual.get(..expected.len()) else { return false };
+    let same = expected.iter().zip(actual).take_while(|(left, right)| left == right).count();
+    if actual[same..].iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    let first = (SECTOR - offset % SECTOR).min(expected.len());
+    [0..first, first..expected.len()].into_iter().all(|part| {
+        actual[part.clone()] == expected[part.clone()] || actual[part].iter().all(|byte| *byte == 0)
+    })
+}
+
+/// Whether most bytes are what they should be.
+fn resembles(expected: &[u8], actual: &[u8]) -> bool {
+    let same = expected.iter().zip(actual).filter(|(left, right)| left == right).count();
+    same >= expected.len() - HEADER_BYTES / 4
+}
+
+/// The atoms that a snapshot has, as their bytes: how two views are compared.
+///
+/// Secrets are known to the live view and never written, so values cannot be compared.
+pub(crate) fn view_bytes(view: &View) -> Result<Vec<Vec<u8>>, JournalError> {
+    view.atoms().map(|atom: &Atom| crate::journal::codec::encode(atom.known())).collect()
+}

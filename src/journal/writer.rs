@@ -1,0 +1,112 @@
+//! The one thread that writes events.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::Core;
+use super::queue::Group;
+use super::storage::StoredFile;
+use crate::Durability;
+
+enum Step {
+    Write(Group),
+    Sync(Arc<dyn StoredFile>),
+    End,
+}
+
+/// Writes group after group until the journal closes or a write fails.
+///
+/// While one group is being made durable the next one fills.
+pub(crate) fn run(core: &Core) {
+    loop {
+        let result = match next(core) {
+            Step::Write(group) => write(core, group),
+            Step::Sync(file) => sync(core, &*file),
+            Step::End => return,
+        };
+        if let Err(cause) = result {
+            core.poison(&cause);
+            return;
+        }
+    }
+}
+
+/// Waits for something to do.
+fn next(core: &Core) -> Step {
+    let mut queue = core.queue.lock();
+    loop {
+        if queue.failed.is_some() {
+            return Step::End;
+        }
+        let late = queue.due.as_ref().is_some_and(|(due, _)| *due <= Instant::now());
+        if !late && let Some(group) = queue.groups.pop_front() {
+            queue.busy = true;
+            return Step::Write(group);
+        }
+        match (&queue.due, queue.closing) {
+            (Some((_, file)), closing) if late || closing => return Step::Sync(file.clone()),
+            (Some((due, _)), _) => {
+                let due = *due;
+                core.work.wait_until(&mut queue, due);
+            }
+            (None, true) => return Step::End,
+            (None, false) => core.work.wait(&mut queue),
+        }
+    }
+}
+
+fn write(core: &Core, group: Group) -> Result<(), String> {
+    let Group { file, offset, bytes, records, barrier, done } = group;
+    let last = records.last().map(|(record, _)| record.seq);
+    let written = file
+        .write_at(&bytes, offset)
+        .map_err(|error| format!("a write failed: {error}"))
+        .and_then(|()| match core.options.durability {
+            Durability::Batched(_) if !barrier => Ok(false),
+            Durability::Sync | Durability::Batched(_) | Durability::Memory => {
+                file.sync_data().map_err(|error| format!("a sync failed: {error}"))?;
+                Ok(true)
+            }
+        })
+        .and_then(|synced| match core.visible.publish(records) {
+            Ok(()) => Ok(synced),
+            // Our own invariant: what was decided by the same function must fit again.
+            Err(unfit) => Err(format!("an event that was accepted does not fit: {unfit}")),
+        });
+    let synced = match written {
+        Ok(synced) => synced,
+        Err(cause) => {
+            // Readers must not see the journal alive when they learn of the doubt.
+            let cause = core.poison(&cause);
+            done.set(Err(cause));
+            core.queue.lock().busy = false;
+            core.room.notify_all();
+            return Ok(());
+        }
+    };
+    done.set(Ok(()));
+    let mut queue = core.queue.lock();
+    queue.busy = false;
+    queue.bytes = queue.bytes.saturating_sub(bytes.len());
+    match core.options.durability {
+        Durability::Batched(interval) if !synced => {
+            queue.due.get_or_insert_with(|| (Instant::now() + interval, file));
+        }
+        Durability::Sync | Durability::Batched(_) | Durability::Memory => {
+            queue.due = None;
+            queue.synced = last.unwrap_or(queue.synced);
+        }
+    }
+    core.room.notify_all();
+    Ok(())
+}
+
+/// Syncs what batched durability has left unsynced.
+fn sync(core: &Core, file: &dyn StoredFile) -> Result<(), String> {
+    let written = core.visible.lock().seq;
+    file.sync_data().map_err(|error| format!("a sync failed: {error}"))?;
+    let mut queue = core.queue.lock();
+    queue.due = None;
+    queue.synced = queue.synced.max(written);
+    Ok(())
+}
