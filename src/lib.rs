@@ -5,10 +5,11 @@ pub mod engine;
 pub mod journal;
 pub mod lifecycle;
 pub mod log;
+mod store;
 mod text;
 mod time;
 pub use atom::{Atom, AtomId, AtomSpec, LABEL};
-pub use engine::{Engine, Error};
+pub use engine::{Engine, EngineOptions, Error, JournaledEngine, OnClose};
 pub use lifecycle::{Outcome, State};
 pub use time::Timestamp;
 

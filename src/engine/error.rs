@@ -78,10 +78,19 @@ pub enum Error {
     Journal(JournalError),
     /// The driver failed.
     #[error(transparent)]
-    Driver(#[from] DriverError),
+    Driver(DriverError),
     /// The engine was closed.
     #[error("the engine is closed")]
     Closed,
+}
+
+impl From<DriverError> for Error {
+    fn from(error: DriverError) -> Self {
+        match error {
+            DriverError::Closed => Self::Closed,
+            DriverError::Exhausted { .. } | DriverError::Io { .. } => Self::Driver(error),
+        }
+    }
 }
 
 impl From<JournalError> for Error {

@@ -1,11 +1,19 @@
 //! Engines: what hosts call.
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
 mod error;
+mod find;
+mod journaled;
 mod logs;
+mod options;
 mod request;
+mod steward;
 
 pub use error::Error;
+pub use journaled::JournaledEngine;
 pub use logs::Logs;
+pub use options::{DEFAULT_LOCK_WAIT, DriverHome, EngineOptions, OnClose};
 pub use request::{
     CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, StopRequest, WaitRequest,
 };
@@ -60,7 +68,7 @@ pub trait Engine: Send + Sync {
     /// # Errors
     ///
     /// [`Error::NotFound`]; [`Error::Rejected`] for one that has not stopped, unless forced.
-    fn delete(&self, request: &DeleteRequest) -> Result<Atom, Error>;
+    fn delete(&self, request: &DeleteRequest) -> Result<(), Error>;
 
     /// What the atom printed, from the oldest that is kept.
     ///

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::atom::{AtomId, AtomSpec};
+use crate::atom::{Atom, AtomId, AtomSpec};
 use crate::lifecycle::{Outcome, State};
 use crate::log::LogQuery;
 use crate::time::Timestamp;
@@ -139,6 +139,21 @@ impl ListRequest {
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.push((key.into(), value.into()));
         self
+    }
+
+    /// Whether the atom fits; the limit aside.
+    pub fn matches(&self, atom: &Atom) -> bool {
+        let created = atom.created_at();
+        let labels = || atom.labels();
+        self.since.is_none_or(|since| created >= since)
+            && self.before.is_none_or(|before| created < before)
+            && (self.states.is_empty() || self.states.contains(&atom.state()))
+            && (self.outcomes.is_empty()
+                || atom.result().is_some_and(|outcome| self.outcomes.contains(&outcome)))
+            && self
+                .labels
+                .iter()
+                .all(|(key, value)| labels().get(key.as_str()) == Some(&value.as_str()))
     }
 
     /// At most `count`, the oldest first.

@@ -25,12 +25,13 @@ pub struct Record {
 
 impl Record {
     /// The name of the fact, as `caesium events` prints it: `created`,
-    /// `retry_planned`, or the name of the lifecycle event.
+    /// `retry_planned`, `retry_dropped`, or the name of the lifecycle event.
     pub fn event_name(&self) -> &'static str {
         match &self.fact {
             Fact::Created(_) => "created",
             Fact::Happened { event, .. } => event.kind().as_str(),
             Fact::RetryPlanned(_) => "retry_planned",
+            Fact::RetryDropped => "retry_dropped",
         }
     }
 }
@@ -51,6 +52,8 @@ pub enum Fact {
     },
     /// It will be tried again.
     RetryPlanned(PlannedRetry),
+    /// It will not be tried again after all.
+    RetryDropped,
 }
 
 impl From<Event> for Fact {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::record::{Creation, Fact, Note};
-use crate::atom::{Atom, AtomId, Known};
+use crate::atom::{Atom, AtomId, Known, PlannedRetry};
 use crate::lifecycle::{Life, Rejection, State, transition};
 use crate::time::Timestamp;
 
@@ -70,14 +70,19 @@ impl View {
                 }
                 Ok(atom)
             }
-            Fact::RetryPlanned(planned) => {
-                let atom = self.atoms.get(&id).ok_or(Unfit::NoSuchAtom(id))?;
-                let atom =
-                    Atom::from(Known { planned_retry: Some(*planned), ..atom.known().clone() });
-                self.atoms.insert(id, atom.clone());
-                Ok(atom)
-            }
+            Fact::RetryPlanned(planned) => self.plan_retry(id, Some(*planned)),
+            Fact::RetryDropped => self.plan_retry(id, None),
         }
+    }
+
+    fn plan_retry(
+        &mut self,
+        id: AtomId,
+        planned_retry: Option<PlannedRetry>,
+    ) -> Result<Atom, Unfit> {
+        let atom = self.atoms.get_mut(&id).ok_or(Unfit::NoSuchAtom(id))?;
+        *atom = Atom::from(Known { planned_retry, ..atom.known().clone() });
+        Ok(atom.clone())
     }
 
     fn create(&mut self, id: AtomId, at: Timestamp, creation: &Creation) -> Result<Atom, Unfit> {
@@ -184,6 +189,11 @@ impl View {
     /// The atom that has this name now.
     pub fn named(&self, name: &str) -> Option<&Atom> {
         self.names.get(name).and_then(|id| self.atoms.get(id))
+    }
+
+    /// The atoms with ids from `first` to `last`, both included.
+    pub fn between(&self, first: AtomId, last: AtomId) -> impl Iterator<Item = &Atom> {
+        self.atoms.range(first..=last).map(|(_, atom)| atom)
     }
 
     /// All atoms, in the order of their ids.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Life, OutcomeSet, State, StopCause};
+use super::{Ending, Life, OutcomeSet, Reason, State, StopCause};
 use crate::text::named;
 
 /// What becomes of an atom that turned [`State::Invalid`].
@@ -101,9 +101,11 @@ pub enum Verdict {
     },
 }
 
-/// Decides what becomes of an atom, from its life alone: pure, so that replay decides the same.
+/// Decides what becomes of an atom, from its life alone: pure, so that deciding again decides the same.
 ///
-/// `attempt` is the number of this execution, from 1. A requested stop is never retried.
+/// `attempt` is the number of this execution, from 1. A requested stop is never retried;
+/// nor is a first execution that was withdrawn: whoever asked for it was told that
+/// nothing was created, and may have asked again.
 pub fn decide(
     life: &Life,
     policy: &RetryPolicy,
@@ -119,8 +121,10 @@ pub fn decide(
             Some(Verdict::Retry { after: policy.backoff.delay(attempt, chance) })
         }
     };
+    let unacknowledged = |ending: Ending| attempt == 1 && ending.reason == Reason::NeverStarted;
     match life.state() {
         State::Stopped => match life.end() {
+            Some(end) if unacknowledged(end.ending) => Verdict::Keep,
             Some(end) if policy.on.contains(end.ending.outcome) => again().unwrap_or(Verdict::Keep),
             Some(_) | None => Verdict::Keep,
         },

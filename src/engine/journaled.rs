@@ -1,0 +1,395 @@
+//! The engine for every driver: decides by the lifecycle, journals, and lets the driver act.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::steward::Steward;
+use super::{
+    CreateRequest, DeleteRequest, Engine, Error, GetRequest, ListRequest, Logs, LogsRequest,
+    OnClose, StopRequest, WaitRequest, find,
+};
+use crate::Durability;
+use crate::atom::{Atom, AtomId};
+use crate::driver::{Command, Driver, Order};
+use crate::journal::{
+    Creation, Draft, Fact, Journal, JournalError, JournalOptions, Records, Recovery, Subscription,
+    Unfit,
+};
+use crate::lifecycle::{
+    Event, EventKind, Rejection, State, Stop, StopCause, StopOrder, allowed_events,
+};
+use crate::store::Store;
+use crate::time::now;
+
+/// An engine that journals everything, over any [`Driver`].
+///
+/// Closing is [`close`](Self::close), or `Drop`, which does the same and cannot
+/// report. What becomes of living atoms then is [`OnClose`].
+#[derive(Debug)]
+pub struct JournaledEngine<D: Driver> {
+    core: Arc<Core<D>>,
+    steward: Mutex<Option<Steward>>,
+    recovery: Recovery,
+    on_close: OnClose,
+    /// Held to the end: the lock on the directory goes with it.
+    store: Mutex<Option<Store>>,
+}
+
+/// What the engine and its steward share.
+#[derive(Debug)]
+pub(super) struct Core<D> {
+    pub(super) journal: Journal,
+    pub(super) driver: D,
+}
+
+impl<D: Driver> JournaledEngine<D> {
+    /// An engine without a store: nothing is written, and nothing outlives it. For tests.
+    ///
+    /// # Errors
+    ///
+    /// When the driver does not start.
+    pub fn in_memory(driver: D) -> Result<Self, Error> {
+        let options =
+            JournalOptions { durability: Durability::Memory, ..JournalOptions::default() };
+        let journal = Journal::in_memory(options)?;
+        Self::assemble(journal, Recovery::empty(), driver, OnClose::default(), None)
+    }
+
+    /// Puts an engine together, and brings it to terms with what is outside.
+    pub(super) fn assemble(
+        journal: Journal,
+        recovery: Recovery,
+        driver: D,
+        on_close: OnClose,
+        store: Option<Store>,
+    ) -> Result<Self, Error> {
+        let core = Arc::new(Core { journal, driver });
+        let steward = Steward::start(core.clone())?;
+        steward.reconcile()?;
+        let mut store = store;
+        if let Some(store) = &mut store {
+            store.bind()?;
+        }
+        Ok(Self {
+            core,
+            steward: Mutex::new(Some(steward)),
+            recovery,
+            on_close,
+            store: Mutex::new(store),
+        })
+    }
+
+    /// What opening the store found.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &D {
+        &self.core.driver
+    }
+
+    /// All durable events from number `from` on, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Compacted`] when `from` is no longer kept; [`JournalError::HistoryDamaged`].
+    pub fn events(&self, from: u64) -> Result<Records, Error> {
+        Ok(self.core.journal.read(from)?)
+    }
+
+    /// Events from number `from` on: first those that are there, then those that come, without a gap.
+    pub fn subscribe(&self, from: u64) -> Subscription {
+        self.core.journal.subscribe(from)
+    }
+
+    /// The number of the newest durable event; 0 when there is none.
+    pub fn durable_seq(&self) -> u64 {
+        self.core.journal.durable_seq()
+    }
+
+    /// Closes the engine: living atoms are stopped or left, as [`OnClose`] says; the journal is sealed.
+    ///
+    /// # Errors
+    ///
+    /// When the journal could not be sealed. The engine is closed all the same.
+    pub fn close(self) -> Result<(), Error> {
+        self.shutdown()
+    }
+
+    /// [`close`](Self::close) for an engine that is shared: whoever still waits is told
+    /// [`Error::Closed`], and so is every later request that would change something.
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close). Closing what is closed succeeds.
+    pub fn shutdown(&self) -> Result<(), Error> {
+        let Some(steward) = self.steward.lock().take() else { return Ok(()) };
+        let stopped = match self.on_close {
+            OnClose::Stop => self.stop_all(),
+            OnClose::Leave => Ok(()),
+        };
+        // No observation may come after the steward has gone: the driver ends first.
+        self.core.driver.close();
+        steward.join();
+        let closed = self.core.journal.close();
+        *self.store.lock() = None;
+        stopped.and(Ok(closed?))
+    }
+
+    fn stop_all(&self) -> Result<(), Error> {
+        let living: Vec<Atom> = self.core.journal.with_view(|view| {
+            view.atoms().filter(|atom| atom.state().is_live()).cloned().collect()
+        });
+        for atom in &living {
+            let request = StopRequest::from(atom.id());
+            match self.core.ask_to_stop(&request) {
+                Ok(()) | Err(Error::NotFound(_) | Error::Rejected { .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        for atom in &living {
+            match self.core.until_stopped(atom.id(), None) {
+                Ok(_) | Err(Error::NotFound(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<D: Driver> Drop for JournaledEngine<D> {
+    fn drop(&mut self) {
+        if let Err(error) = self.shutdown() {
+            tracing::warn!(%error, "the engine was closed with an error");
+        }
+    }
+}
+
+impl<D: Driver> Engine for JournaledEngine<D> {
+    fn get(&self, request: &GetRequest) -> Result<Atom, Error> {
+        self.core.get(request.id)
+    }
+
+    fn list(&self, request: &ListRequest) -> Result<Vec<Atom>, Error> {
+        let limit = request.limit.unwrap_or(usize::MAX);
+        Ok(self.core.journal.with_view(|view| {
+            view.atoms().filter(|atom| request.matches(atom)).take(limit).cloned().collect()
+        }))
+    }
+
+    fn create(&self, request: CreateRequest) -> Result<Atom, Error> {
+        request.spec.validate()?;
+        let spec = self.core.driver.complete(request.spec)?;
+        spec.validate()?;
+        let order = Order { atom: AtomId::new(), spec: Arc::new(spec) };
+        self.core.create(order, 1, None)
+    }
+
+    fn wait(&self, request: &WaitRequest) -> Result<Atom, Error> {
+        self.core.until_stopped(request.id, request.timeout)
+    }
+
+    fn stop(&self, request: &StopRequest) -> Result<Atom, Error> {
+        self.core.ask_to_stop(request)?;
+        self.core.until_stopped(request.id, None)
+    }
+
+    fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
+        if request.force && self.core.get(request.id)?.state().is_live() {
+            self.stop(&StopRequest::from(request.id).force())?;
+        }
+        self.core.ask_to_delete(request.id)?;
+        self.core.until(request.id, None, |atom| atom.is_none().then_some(()))?;
+        Ok(())
+    }
+
+    fn logs(&self, request: &LogsRequest) -> Result<Logs, Error> {
+        let atom = self.core.get(request.id)?;
+        Ok(Logs::new(self.core.driver.logs(&atom, &request.query())?))
+    }
+
+    fn find(&self, text: &str) -> Result<Atom, Error> {
+        self.core.journal.with_view(|view| find::find(view, text))
+    }
+}
+
+impl<D: Driver> Core<D> {
+    fn get(&self, id: AtomId) -> Result<Atom, Error> {
+        self.journal
+            .with_view(|view| view.get(id).cloned())
+            .ok_or_else(|| Error::NotFound(id.to_string()))
+    }
+
+    /// Creates an atom, starts it, and waits until it runs or has stopped.
+    fn create(&self, order: Order, attempt: u32, retry_of: Option<AtomId>) -> Result<Atom, Error> {
+        let id = order.atom;
+        self.record_created(order, attempt, retry_of)?;
+        let settled = |atom: Option<&Atom>| match atom {
+            None => Some(Err(Error::NotFound(id.to_string()))),
+            Some(atom) => {
+                let pending = match atom.state() {
+                    State::Created => true,
+                    State::Stopping => atom.started_at().is_none(),
+                    State::Running
+                    | State::Stopped
+                    | State::Deleting
+                    | State::Deleted
+                    | State::Invalid => false,
+                };
+                (!pending).then(|| Ok(atom.clone()))
+            }
+        };
+        self.until(id, None, settled)?.unwrap_or_else(|| Err(Error::Closed))
+    }
+
+    /// Sets everything aside, journals the atom, and sends it on its way.
+    pub(super) fn record_created(
+        &self,
+        order: Order,
+        attempt: u32,
+        retry_of: Option<AtomId>,
+    ) -> Result<(), Error> {
+        let id = order.atom;
+        // Before anything is set aside: the common mistake, and the cheap check. The journal checks again.
+        let ((), _nothing_written) = self.journal.change(|draft| {
+            match order.spec.get_name().and_then(|name| draft.view().named(name)) {
+                Some(other) if Some(other.id()) != retry_of => Err(Error::NameInUse {
+                    name: order.spec.get_name().unwrap_or_default().into(),
+                    by: other.id(),
+                }),
+                Some(_) | None => Ok(()),
+            }
+        })?;
+        self.driver.prepare(id, &order.spec)?;
+        let creation = Creation {
+            engine: self.driver.name().into(),
+            spec: order.spec.clone(),
+            attempt,
+            retry_of,
+        };
+        let journaled = self
+            .journal
+            .change(|draft| draft.append(id, now(), Fact::Created(creation)))
+            .and_then(|(_, ticket)| ticket.wait());
+        if let Err(error) = journaled {
+            self.driver.release(id);
+            return Err(error.into());
+        }
+        self.driver.send(Command::Start(order))?;
+        Ok(())
+    }
+
+    /// Journals a request to stop, and has it carried out. A stopped atom needs none.
+    fn ask_to_stop(&self, request: &StopRequest) -> Result<(), Error> {
+        let id = request.id;
+        let (order, ticket) = self.journal.change(|draft| {
+            let atom = draft.view().get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+            let grace = request.grace.unwrap_or(atom.spec().get_grace());
+            let order = StopOrder { grace, force: request.force, cause: StopCause::Requested };
+            match atom.state() {
+                State::Created | State::Running => {}
+                State::Stopping => {
+                    if !tightens(atom.life().stop(), order) {
+                        return Ok(None);
+                    }
+                }
+                State::Stopped => return Ok(None),
+                State::Deleting | State::Deleted | State::Invalid => {
+                    return Err(refusal(atom, EventKind::StopAsked));
+                }
+            }
+            draft.append(id, now(), Event::StopAsked(order).into())?;
+            Ok(Some(order))
+        })?;
+        ticket.wait()?;
+        if let Some(StopOrder { grace, force, cause: _ }) = order {
+            self.driver.send(Command::Stop { atom: id, grace, force })?;
+        }
+        Ok(())
+    }
+
+    /// Journals a request to delete, and has it carried out.
+    pub(super) fn ask_to_delete(&self, id: AtomId) -> Result<(), Error> {
+        let (handle, ticket) = self.journal.change(|draft| {
+            let atom =
+                draft.view().get(id).cloned().ok_or_else(|| Error::NotFound(id.to_string()))?;
+            match atom.state() {
+                State::Deleting => return Ok(None),
+                State::Stopped | State::Invalid => {}
+                State::Created | State::Running | State::Stopping | State::Deleted => {
+                    return Err(refusal(&atom, EventKind::DeleteAsked));
+                }
+            }
+            drop_retry(draft, &atom)?;
+            draft.append(id, now(), Event::DeleteAsked.into())?;
+            Ok::<_, Error>(Some(atom.known().handle.clone()))
+        })?;
+        ticket.wait()?;
+        if let Some(handle) = handle {
+            self.driver.send(Command::Remove { atom: id, handle })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the atom has ended, or nobody can tell any more.
+    fn until_stopped(&self, id: AtomId, timeout: Option<Duration>) -> Result<Atom, Error> {
+        let stopped = |atom: Option<&Atom>| match atom {
+            None => Some(Err(Error::NotFound(id.to_string()))),
+            Some(atom) => match atom.state() {
+                State::Stopped | State::Deleting | State::Deleted | State::Invalid => {
+                    Some(Ok(atom.clone()))
+                }
+                State::Created | State::Running | State::Stopping => None,
+            },
+        };
+        match self.until(id, timeout, stopped)? {
+            Some(result) => result,
+            None => {
+                let (state, waited) = (self.get(id)?.state(), timeout.unwrap_or_default());
+                Err(Error::TimedOut { id, state, waited })
+            }
+        }
+    }
+
+    /// Waits until `done` says so of what is durable; `None` when the time is over.
+    fn until<T>(
+        &self,
+        id: AtomId,
+        timeout: Option<Duration>,
+        done: impl FnMut(Option<&Atom>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        // A timeout too long to add up is none.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        Ok(self.journal.wait_until(id, deadline, done)?)
+    }
+}
+
+/// A planned retry goes when somebody deletes the atom before it is due.
+fn drop_retry(draft: &mut Draft<'_>, atom: &Atom) -> Result<(), JournalError> {
+    if atom.planned_retry().is_some_and(|planned| planned.due > now()) {
+        draft.append(atom.id(), now(), Fact::RetryDropped)?;
+    }
+    Ok(())
+}
+
+/// Whether the order would change a stop that is under way.
+pub(super) fn tightens(stop: Option<Stop>, order: StopOrder) -> bool {
+    stop.is_none_or(|stop| stop.tightened(order, now()) != stop)
+}
+
+fn refusal(atom: &Atom, event: EventKind) -> Error {
+    let state = atom.state();
+    Error::Rejected {
+        id: atom.id(),
+        rejection: Rejection { state, event, allowed: allowed_events(state) },
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Self {
+        JournalError::from(unfit).into()
+    }
+}

@@ -1,0 +1,119 @@
+//! How an engine is opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Error, JournaledEngine};
+use crate::Durability;
+use crate::driver::{Driver, DriverError};
+use crate::journal::{Journal, JournalOptions};
+use crate::store::Store;
+
+/// What becomes of living atoms when their engine is closed.
+///
+/// It says nothing of a host that is killed: its atoms live on, and the next one that opens the store adopts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnClose {
+    /// They are stopped, each with its own grace, and closing waits for that. The default:
+    /// nobody would watch them, and how they end would not be known.
+    #[default]
+    Stop,
+    /// They live on. The next engine that opens the store adopts them; what ends
+    /// in between is `unknown`, unless the kernel still knows.
+    Leave,
+}
+
+/// How an engine is opened: begin with the default, change what you need, then open.
+///
+/// ```no_run
+/// use caesium::{Durability, EngineOptions};
+/// use std::time::Duration;
+///
+/// let engine = EngineOptions::new()
+///     .durability(Durability::Batched(Duration::from_millis(20)))
+///     .lock_wait(Duration::ZERO)
+///     .open("state")?;
+/// # Ok::<(), caesium::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    journal: JournalOptions,
+    on_close: OnClose,
+    lock_wait: Duration,
+}
+
+/// How long opening waits for another process to close the store, unless told otherwise.
+pub const DEFAULT_LOCK_WAIT: Duration = Duration::from_secs(2);
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            journal: JournalOptions::default(),
+            on_close: OnClose::default(),
+            lock_wait: DEFAULT_LOCK_WAIT,
+        }
+    }
+}
+
+/// Where a driver may keep what belongs to its atoms.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct DriverHome<'a> {
+    /// A directory that is the driver's alone.
+    pub dir: &'a Path,
+    /// The store was copied or restored from elsewhere: what the journal says was started is not ours to signal.
+    pub copied: bool,
+}
+
+impl EngineOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How much an acknowledgement promises.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.journal.durability = durability;
+        self
+    }
+
+    /// The largest segment of the write-ahead log, in bytes, without its snapshot.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.journal.segment_bytes = bytes;
+        self
+    }
+
+    /// What becomes of living atoms when the engine is closed.
+    #[must_use]
+    pub fn on_close(mut self, on_close: OnClose) -> Self {
+        self.on_close = on_close;
+        self
+    }
+
+    /// How long opening waits for another process to close the store.
+    #[must_use]
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// Opens the store at `path`, or creates it, with a driver of your own.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be a store, another process has it open, it is damaged, or the driver does not start.
+    pub fn open_with<D: Driver>(
+        self,
+        path: impl AsRef<Path>,
+        driver: impl FnOnce(DriverHome<'_>) -> Result<D, DriverError>,
+    ) -> Result<JournaledEngine<D>, Error> {
+        let store = Store::open(path.as_ref(), self.lock_wait)?;
+        let mut journal = self.journal;
+        journal.must_exist = store.existed();
+        let (journal, recovery) = Journal::open_dir(store.path(), journal)?;
+        let driver = driver(DriverHome { dir: &store.atoms_dir(), copied: store.copied() })?;
+        JournaledEngine::assemble(journal, recovery, driver, self.on_close, Some(store))
+    }
+}
