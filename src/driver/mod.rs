@@ -8,6 +8,8 @@
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
 mod message;
+#[cfg(target_os = "linux")]
+pub mod process;
 
 pub use message::{Command, Handle, Observation, Order, Remembered, Sighting};
 

@@ -1,0 +1,379 @@
+//! Finding out what became of atoms that an earlier life of the host started.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::dir::{AtomDir, Mark, Trace};
+use super::exit::Ended;
+use super::identity::{Identity, Place, ProcStat, all_pids, has_environment};
+use super::log::{LogWriter, Pump};
+use super::monitor::Monitor;
+use super::signal::Leader;
+use super::spawn::marker_entry;
+use super::stop::Ladder;
+use super::watched::{Phase, Watched};
+use crate::atom::{AtomId, AtomSpec};
+use crate::driver::{Observation, Remembered, Sighting};
+use crate::lifecycle::{Reason, State, StopCause};
+use crate::log::Stream;
+use crate::time::{self, Timestamp};
+use std::sync::Arc;
+
+/// Where the process of an atom is.
+#[derive(Debug)]
+enum Whereabouts {
+    /// Held: alive, or ended and not reaped yet.
+    There(Leader),
+    /// Certain never to have been.
+    Never,
+    /// Not to be found, or not to be looked for.
+    Gone(Reason, String),
+    /// It could not be found out.
+    Unclear(io::Error),
+}
+
+impl Monitor {
+    /// Answers [`Command::Look`](crate::driver::Command::Look).
+    pub(super) fn look(&mut self, remembered: &Remembered) {
+        let atom = remembered.order.atom;
+        let sighting = if self.is_watched(atom) {
+            Sighting::Adopted
+        } else {
+            match remembered.state {
+                State::Created | State::Running | State::Stopping => self.look_for(remembered),
+                State::Stopped | State::Invalid => self.look_again(remembered),
+                State::Deleting | State::Deleted => Sighting::AsRemembered,
+            }
+        };
+        self.emit(Observation::Seen { atom, sighting });
+    }
+
+    /// Looks for what, by the journal, may still live.
+    fn look_for(&mut self, remembered: &Remembered) -> Sighting {
+        let atom = remembered.order.atom;
+        let at = time::now();
+        match self.whereabouts(atom, remembered.handle.as_deref()) {
+            Whereabouts::There(leader) => self.take_over(remembered, leader),
+            Whereabouts::Never => {
+                let detail = "its host died before it was started".to_owned();
+                self.emit(Observation::NeverStarted { atom, at, detail });
+                Sighting::Changed
+            }
+            Whereabouts::Gone(reason, detail) => {
+                tracing::debug!(%atom, %reason, %detail, "an atom was lost sight of");
+                self.emit(Observation::LostSight { atom, at, reason, detail });
+                Sighting::Changed
+            }
+            Whereabouts::Unclear(error) => self.unclear(atom, &error),
+        }
+    }
+
+    /// Checks that nothing lives of what, by the journal, does not.
+    fn look_again(&mut self, remembered: &Remembered) -> Sighting {
+        let atom = remembered.order.atom;
+        match self.whereabouts(atom, remembered.handle.as_deref()) {
+            Whereabouts::There(leader) if !leader.has_ended() => {
+                let pid = leader.identity().pid;
+                let detail = format!("its process {pid} lives");
+                let reason = Reason::UnexpectedProcess;
+                self.emit(Observation::Contradiction { atom, at: time::now(), reason, detail });
+                Sighting::Changed
+            }
+            Whereabouts::There(_) | Whereabouts::Never | Whereabouts::Gone(..) => {
+                Sighting::AsRemembered
+            }
+            Whereabouts::Unclear(error) => self.unclear(atom, &error),
+        }
+    }
+
+    /// What cannot be looked at is neither taken for dead nor forgotten.
+    fn unclear(&self, atom: AtomId, error: &io::Error) -> Sighting {
+        tracing::error!(%atom, %error, "it cannot be found out whether an atom lives");
+        let detail = format!(
+            "it cannot be found out whether its process lives: {error} (is RLIMIT_NOFILE large enough?)"
+        );
+        let reason = Reason::UndefinedState;
+        self.emit(Observation::Contradiction { atom, at: time::now(), reason, detail });
+        Sighting::Changed
+    }
+
+    fn whereabouts(&self, atom: AtomId, handle: Option<&[u8]>) -> Whereabouts {
+        if self.context.copied {
+            return Whereabouts::Gone(
+                Reason::StoreCopied,
+                "the store is a copy: what the original started is not ours".to_owned(),
+            );
+        }
+        let identity = match handle {
+            Some(handle) => match Identity::from_handle(handle) {
+                Some(identity) => identity,
+                None => {
+                    return Whereabouts::Gone(
+                        Reason::ExitUnobserved,
+                        "its handle is damaged, or of a later version".to_owned(),
+                    );
+                }
+            },
+            None => match self.context.dir(atom).trace() {
+                Trace::Nothing => return self.untraced(atom),
+                Trace::Prepared(place) => {
+                    // In this boot the marker would be there; a power cut may have taken it.
+                    return match self.elsewhere(place) {
+                        Some(Whereabouts::Gone(Reason::HostRebooted, detail)) => {
+                            Whereabouts::Gone(Reason::HostRebooted, detail)
+                        }
+                        _ => Whereabouts::Never,
+                    };
+                }
+                Trace::Spawned(place, None) => {
+                    return self.elsewhere(place).unwrap_or_else(|| self.search(atom));
+                }
+                Trace::Spawned(_, Some(identity)) => identity,
+            },
+        };
+        if let Some(elsewhere) = self.elsewhere(identity.place) {
+            return elsewhere;
+        }
+        match Leader::find(atom, identity) {
+            Ok(leader) => Whereabouts::There(leader),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => gone_unseen(),
+            Err(error) => Whereabouts::Unclear(error),
+        }
+    }
+
+    /// Why pids of `place` mean nothing here, if they do not.
+    fn elsewhere(&self, place: Place) -> Option<Whereabouts> {
+        let here = self.context.place;
+        if place.boot != here.boot {
+            let detail = "the machine was booted since".to_owned();
+            return Some(Whereabouts::Gone(Reason::HostRebooted, detail));
+        }
+        if place.pid_ns != here.pid_ns {
+            let detail = format!(
+                "it was started in the pid namespace {}, this is {}: pids mean something else here",
+                place.pid_ns, here.pid_ns
+            );
+            return Some(Whereabouts::Gone(Reason::NamespaceChanged, detail));
+        }
+        None
+    }
+
+    /// Without a directory: after a power cut it may be gone although the atom was journaled.
+    fn untraced(&self, atom: AtomId) -> Whereabouts {
+        let found = self.search(atom);
+        match (found, booted_at()) {
+            (Whereabouts::Gone(..), Some(booted)) if created_at(atom) < booted => {
+                Whereabouts::Gone(Reason::HostRebooted, "the machine was booted since".to_owned())
+            }
+            (found, _) => found,
+        }
+    }
+
+    /// Looks through all processes for the one that was started as this atom.
+    fn search(&self, atom: AtomId) -> Whereabouts {
+        let entry = marker_entry(atom);
+        let pids = match all_pids() {
+            Ok(pids) => pids,
+            Err(error) => return Whereabouts::Unclear(error),
+        };
+        // Its children have the marker too; they lead no group, or were started later.
+        let first = pids
+            .into_iter()
+            .filter_map(|pid| Some((ProcStat::read(pid).ok()?, pid)))
+            .filter(|(stat, pid)| stat.group == *pid && has_environment(*pid, &entry))
+            .min_by_key(|(stat, _)| stat.start_time);
+        let Some((stat, pid)) = first else { return gone_unseen() };
+        let identity = Identity { pid, start_time: stat.start_time, place: self.context.place };
+        match Leader::find(atom, identity) {
+            Ok(leader) if has_environment(pid, &entry) || leader.has_ended() => {
+                Whereabouts::There(leader)
+            }
+            Ok(_) => gone_unseen(),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => gone_unseen(),
+            Err(error) => Whereabouts::Unclear(error),
+        }
+    }
+
+    /// Watches again what was found.
+    fn take_over(&mut self, remembered: &Remembered, leader: Leader) -> Sighting {
+        let order = &remembered.order;
+        let (atom, identity) = (order.atom, leader.identity());
+        let dir = self.context.dir(atom);
+        let began = remembered.started_at.unwrap_or_else(|| started_at(identity));
+        let mut sighting = Sighting::Adopted;
+        if remembered.handle.is_none() {
+            let handle = identity.to_handle();
+            self.emit(Observation::Started { atom, at: began, pid: Some(identity.pid), handle });
+            sighting = Sighting::Changed;
+        }
+        let mut watched = Watched {
+            atom,
+            spec: Arc::clone(&order.spec),
+            pump: self.reopen_log(atom, &dir, order.spec.get_log_max()),
+            ladder: ladder(remembered, &dir, &order.spec),
+            dir,
+            phase: Phase::Running(leader),
+            removing: false,
+        };
+        if watched.leader().is_some_and(Leader::has_ended) {
+            watched.end();
+            let ended = watched.leader().map(Leader::ended);
+            if let Some(ended @ (Ended::Known(..) | Ended::Unknowable)) = ended {
+                self.ended_meanwhile(watched, ended);
+                return Sighting::Changed;
+            }
+        }
+        tracing::debug!(%atom, pid = identity.pid, "adopted an atom");
+        match self.watch(watched) {
+            Ok(serial) => {
+                self.go_on(serial, remembered, began);
+                sighting
+            }
+            Err((watched, error)) => {
+                self.context.forget_log(watched.atom);
+                self.unclear(atom, &error)
+            }
+        }
+    }
+
+    fn ended_meanwhile(&mut self, mut watched: Watched, ended: Ended) {
+        let (atom, at) = (watched.atom, time::now());
+        if let Some(mut pump) = watched.pump.take() {
+            self.drain_pump(&mut pump);
+            pump.finish();
+        }
+        self.context.forget_log(atom);
+        watched.dir.remove_fifos();
+        self.emit(match ended {
+            Ended::Known(status, usage) => {
+                let evidence = Ladder::evidence(watched.ladder);
+                Observation::Exited { atom, at, status, evidence, usage }
+            }
+            Ended::Pending | Ended::Unknowable => Observation::LostSight {
+                atom,
+                at,
+                reason: Reason::ExitUnobserved,
+                detail: "it has ended, and nobody tells how".to_owned(),
+            },
+        });
+    }
+
+    fn reopen_log(&self, atom: AtomId, dir: &AtomDir, log_max: u64) -> Option<Pump> {
+        let shared = self.context.begin_log(atom);
+        let open = |stream| {
+            dir.open_fifo(stream)
+                .inspect_err(|error| {
+                    tracing::error!(%atom, %error, "cannot read on what an atom prints to {stream}");
+                })
+                .ok()
+        };
+        let (out, err) = (open(Stream::Stdout), open(Stream::Stderr));
+        if out.is_none() && err.is_none() {
+            self.context.forget_log(atom);
+            return None;
+        }
+        let log = LogWriter::reopen(dir.path(), log_max, shared);
+        Some(Pump::new(out, err, log))
+    }
+
+    /// Goes on with the stop that was under way, and with the deadline.
+    fn go_on(&mut self, serial: u64, remembered: &Remembered, began: Timestamp) {
+        let now = time::now();
+        let from_now = |at: Timestamp| Instant::now().checked_add(at.saturating_since(now));
+        if let Some(watched) = self.watched_mut(serial) {
+            // What is left of the ladder is asked for anew, with its own time.
+            let before = watched.ladder.take();
+            if let (Some(stop), Some(before)) = (remembered.stop, before) {
+                let grace = stop.kill_at.saturating_since(now);
+                self.stop_watched(serial, stop.cause, grace, stop.force);
+                if let Some(ladder) = self.watched_mut(serial).and_then(|w| w.ladder.as_mut()) {
+                    ladder.term_reached |= before.term_reached;
+                    ladder.kill_sent |= before.kill_sent && stop.kill_at <= now;
+                }
+            }
+        }
+        let timeout = remembered.order.spec.get_timeout();
+        let deadline = timeout.and_then(|timeout| from_now(began.saturating_add(timeout)));
+        self.arm_deadline(serial, deadline);
+    }
+
+    /// Holds what still lives under an atom that is to be removed.
+    pub(super) fn hold_for_removal(&mut self, atom: AtomId, handle: Option<&[u8]>) -> Option<u64> {
+        if self.context.copied {
+            return None;
+        }
+        let Whereabouts::There(leader) = self.whereabouts(atom, handle) else { return None };
+        if leader.has_ended() {
+            return None;
+        }
+        let watched = Watched {
+            atom,
+            spec: Arc::new(AtomSpec::command("")),
+            dir: self.context.dir(atom),
+            phase: Phase::Running(leader),
+            pump: None,
+            ladder: None,
+            removing: true,
+        };
+        match self.watch(watched) {
+            Ok(serial) => Some(serial),
+            Err((watched, error)) => {
+                // It is killed all the same; only that it has ended is not waited for.
+                tracing::error!(%atom, %error, "cannot watch what is being removed");
+                if let Some(leader) = watched.leader() {
+                    leader.kill();
+                }
+                None
+            }
+        }
+    }
+}
+
+/// What was done to it by the host before.
+fn ladder(remembered: &Remembered, dir: &AtomDir, spec: &AtomSpec) -> Option<Ladder> {
+    let (term_reached, kill_sent) = (dir.has(Mark::Term), dir.has(Mark::Kill));
+    let cause = match remembered.stop {
+        Some(stop) => stop.cause,
+        // Its deadline's stop was begun and not journaled.
+        None if (term_reached || kill_sent) && spec.get_timeout().is_some() => StopCause::Deadline,
+        None => return None,
+    };
+    Some(Ladder { cause, kill_at: None, term_reached, kill_sent })
+}
+
+fn gone_unseen() -> Whereabouts {
+    Whereabouts::Gone(
+        Reason::ExitUnobserved,
+        "it ended while no host was watching, and the kernel has forgotten how".to_owned(),
+    )
+}
+
+/// How long the machine has been up.
+fn uptime() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+}
+
+/// When the machine was booted, by today's clock.
+fn booted_at() -> Option<Timestamp> {
+    let micros = u64::try_from(uptime().as_micros()).ok()?;
+    Some(Timestamp::from_micros(time::now().as_micros().checked_sub(micros)?))
+}
+
+/// When an atom was created: its id, a UUID of version 7, begins with the milliseconds.
+fn created_at(atom: AtomId) -> Timestamp {
+    let bytes = atom.to_bytes();
+    let millis = bytes[..6].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    Timestamp::from_micros(millis.saturating_mul(1000))
+}
+
+/// When a process was started, to a hundredth of a second.
+fn started_at(identity: Identity) -> Timestamp {
+    // USER_HZ, the unit of /proc: 100 on every architecture but the long-gone Alpha and Itanium.
+    const MILLIS_PER_TICK: u64 = 10;
+    let after_boot = Duration::from_millis(identity.start_time.saturating_mul(MILLIS_PER_TICK));
+    let age = uptime().saturating_sub(after_boot);
+    let micros = u64::try_from(age.as_micros()).unwrap_or(0);
+    Timestamp::from_micros(time::now().as_micros().saturating_sub(micros))
+}

@@ -1,0 +1,86 @@
+//! What the front and the monitor share.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::dir::{AtomDir, Prepared};
+use super::identity::Place;
+use super::log::LogShared;
+use super::mailbox::Mailbox;
+use crate::atom::{AtomId, AtomSpec};
+use crate::driver::DriverError;
+
+/// What the front and the monitor share.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// One directory per atom is in here.
+    pub(super) atoms: PathBuf,
+    /// The store is a copy: nothing that runs is its own.
+    pub(super) copied: bool,
+    pub(super) place: Place,
+    pub(super) mailbox: Arc<Mailbox>,
+    /// What was set aside for atoms that were not started yet.
+    prepared: Mutex<HashMap<AtomId, Prepared>>,
+    /// The logs that are being written.
+    logs: Mutex<HashMap<AtomId, Arc<LogShared>>>,
+}
+
+impl Context {
+    pub(super) fn new(atoms: PathBuf, copied: bool, place: Place, mailbox: Arc<Mailbox>) -> Self {
+        Self { atoms, copied, place, mailbox, prepared: Mutex::default(), logs: Mutex::default() }
+    }
+
+    pub(super) fn dir(&self, atom: AtomId) -> AtomDir {
+        AtomDir::new(&self.atoms, atom)
+    }
+
+    /// Sets aside what an atom needs.
+    pub(super) fn prepare(&self, atom: AtomId, spec: &AtomSpec) -> Result<(), DriverError> {
+        let log = self.begin_log(atom);
+        match self.dir(atom).prepare(self.place, spec.get_log_max(), log) {
+            Ok(prepared) => {
+                self.prepared.lock().insert(atom, prepared);
+                Ok(())
+            }
+            Err(error) => {
+                self.forget_log(atom);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes what was set aside.
+    pub(super) fn take_prepared(&self, atom: AtomId) -> Option<Prepared> {
+        self.prepared.lock().remove(&atom)
+    }
+
+    /// Registers a log that is being written from now on.
+    pub(super) fn begin_log(&self, atom: AtomId) -> Arc<LogShared> {
+        let log = LogShared::new(atom, Arc::clone(&self.mailbox));
+        self.logs.lock().insert(atom, Arc::clone(&log));
+        log
+    }
+
+    /// The log of an atom, if it is being written.
+    pub(super) fn log(&self, atom: AtomId) -> Option<Arc<LogShared>> {
+        self.logs.lock().get(&atom).cloned()
+    }
+
+    /// Says that a log is no longer written; readers that have it see that it is complete.
+    pub(super) fn forget_log(&self, atom: AtomId) {
+        if let Some(log) = self.logs.lock().remove(&atom) {
+            log.complete();
+        }
+    }
+
+    /// Lets go of everything.
+    pub(super) fn close(&self) {
+        self.prepared.lock().clear();
+        for (_, log) in self.logs.lock().drain() {
+            log.close();
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What atoms print: from the FIFOs into bounded files, and from there to readers.
+//!
+//! An atom's log is a row of segment files `log.0`, `log.1` …, each a header
+//! and chunks ([`format`]). The newest are kept, up to the spec's `log_max`.
+
+mod format;
+mod pump;
+mod reader;
+mod shared;
+mod writer;
+
+pub(super) use format::{HEADER, MAX_PAYLOAD};
+pub(super) use pump::{Pump, Turn};
+pub(super) use reader::LogReader;
+pub(super) use shared::LogShared;
+pub(super) use writer::LogWriter;

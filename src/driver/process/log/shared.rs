@@ -1,0 +1,140 @@
+//! What the writer and the readers of one log know of each other.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::atom::AtomId;
+use crate::driver::process::mailbox::{Mailbox, Message};
+
+/// Shared by the writer of a log and its readers.
+#[derive(Debug)]
+pub(crate) struct LogShared {
+    atom: AtomId,
+    mailbox: Arc<Mailbox>,
+    state: Mutex<LogState>,
+    changed: Condvar,
+}
+
+/// How far a log has come.
+#[derive(Debug, Default)]
+pub(super) struct LogState {
+    /// The segment that is being written.
+    pub(super) segment: u64,
+    /// How many bytes of it are whole chunks.
+    pub(super) written: u64,
+    /// Nothing more will come.
+    pub(super) complete: bool,
+    /// The driver has closed: what comes is not seen here.
+    pub(super) closed: bool,
+    /// Readers that wait.
+    waiting: usize,
+    /// Readers that nothing may be dropped for: their number, and the segment that they read.
+    lossless: Vec<(u64, u64)>,
+    next_reader: u64,
+    /// The writer is held up by one of them.
+    held_up: bool,
+}
+
+impl LogShared {
+    pub(crate) fn new(atom: AtomId, mailbox: Arc<Mailbox>) -> Arc<Self> {
+        Arc::new(Self { atom, mailbox, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.state.lock()
+    }
+
+    /// Tells the readers how far the log has come.
+    pub(super) fn publish(&self, segment: u64, written: u64) {
+        let mut state = self.state.lock();
+        (state.segment, state.written) = (segment, written);
+        self.notify(&state);
+    }
+
+    /// Tells the readers that nothing more will come.
+    pub(crate) fn complete(&self) {
+        let mut state = self.state.lock();
+        state.complete = true;
+        self.notify(&state);
+    }
+
+    /// Tells the readers that nobody will tell them more. A complete log stays one.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        self.notify(&state);
+    }
+
+    fn notify(&self, state: &LogState) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until there is more than a reader has seen; false when the deadline has passed.
+    pub(super) fn wait_beyond(&self, seen: (u64, u64), deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        state.waiting += 1;
+        let mut in_time = true;
+        while in_time && (state.segment, state.written) == seen && !state.complete && !state.closed
+        {
+            match deadline {
+                Some(deadline) => {
+                    in_time = !self.changed.wait_until(&mut state, deadline).timed_out();
+                }
+                None => self.changed.wait(&mut state),
+            }
+        }
+        state.waiting -= 1;
+        in_time
+    }
+
+    /// Lets a reader in that nothing may be dropped for.
+    pub(super) fn enter(&self, segment: u64) -> u64 {
+        let mut state = self.state.lock();
+        let number = state.next_reader;
+        state.next_reader += 1;
+        state.lossless.push((number, segment));
+        number
+    }
+
+    /// Says which segment such a reader has come to; `None` when it has gone.
+    pub(super) fn moved(&self, reader: u64, segment: Option<u64>) {
+        let mut state = self.state.lock();
+        match segment {
+            Some(segment) => {
+                for (_, at) in state.lossless.iter_mut().filter(|(number, _)| *number == reader) {
+                    *at = segment;
+                }
+            }
+            None => state.lossless.retain(|(number, _)| *number != reader),
+        }
+        if std::mem::take(&mut state.held_up) {
+            drop(state);
+            // A driver that has closed holds nobody up.
+            let _ = self.mailbox.put(Message::Resume(self.atom));
+        }
+    }
+
+    /// The oldest segment that somebody still needs.
+    pub(super) fn needed(&self) -> Option<u64> {
+        self.state.lock().needed()
+    }
+
+    /// Computes the writer's room from the oldest segment that is needed. When
+    /// there is none, the next move of a reader wakes the monitor.
+    pub(super) fn room(&self, room: impl FnOnce(Option<u64>) -> usize) -> usize {
+        let mut state = self.state.lock();
+        let room = room(state.needed());
+        state.held_up = room == 0;
+        room
+    }
+}
+
+impl LogState {
+    fn needed(&self) -> Option<u64> {
+        self.lossless.iter().map(|(_, segment)| *segment).min()
+    }
+}

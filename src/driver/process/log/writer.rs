@@ -1,0 +1,218 @@
+//! Writing a log: bounded, in segments, the newest kept.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::format::{
+    ChunkHeader, HEADER, Kind, MAX_PAYLOAD, SEGMENT_HEADER, parse_segment_header, seal,
+    segment_header, segment_path, segments,
+};
+use super::shared::LogShared;
+use crate::log::Stream;
+use crate::time::Timestamp;
+
+/// Into how many segments a log is cut: at most one of them is dropped at a
+/// time, so that seven eighths of what was asked for are always there.
+const SEGMENTS: u64 = 8;
+
+/// The largest segment: what is read again after the host was killed.
+const MAX_SEGMENT: u64 = 4 << 20;
+
+/// The writer of one log. It holds one descriptor.
+///
+/// What the disk does not take is counted as dropped; it never harms the atom.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    dir: PathBuf,
+    segment_size: u64,
+    /// How many segments may be there.
+    allowed: u64,
+    /// The segment that is being written; `None` when the disk refused the last one.
+    file: Option<File>,
+    number: u64,
+    length: u64,
+    /// The oldest segment.
+    first: u64,
+    /// Bytes of output so far, dropped ones included.
+    total: u64,
+    shared: Arc<LogShared>,
+}
+
+impl LogWriter {
+    /// Begins a log.
+    pub(crate) fn create(dir: &Path, max: u64, shared: Arc<LogShared>) -> io::Result<Self> {
+        let mut writer = Self::empty(dir, max, shared);
+        writer.open_segment(0)?;
+        Ok(writer)
+    }
+
+    fn empty(dir: &Path, max: u64, shared: Arc<LogShared>) -> Self {
+        let least = SEGMENT_HEADER + 2 * HEADER as u64;
+        let segment_size = (max / SEGMENTS).clamp(least, MAX_SEGMENT);
+        Self {
+            dir: dir.to_path_buf(),
+            segment_size,
+            allowed: (max / segment_size).max(1),
+            file: None,
+            number: 0,
+            length: 0,
+            first: 0,
+            total: 0,
+            shared,
+        }
+    }
+
+    /// Goes on with a log after the host was killed: a torn chunk at its end is cut.
+    pub(crate) fn reopen(dir: &Path, max: u64, shared: Arc<LogShared>) -> Self {
+        let mut writer = Self::empty(dir, max, shared);
+        if let Err(error) = writer.find_end() {
+            tracing::warn!(path = %dir.display(), %error, "a log cannot be gone on with; a new part of it is begun");
+        }
+        writer
+    }
+
+    fn find_end(&mut self) -> io::Result<()> {
+        let numbers = segments(&self.dir)?;
+        let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(()) };
+        (self.first, self.number) = (*first, *last);
+        let path = segment_path(&self.dir, self.number);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let bytes = fs::read(&path)?;
+        let whole = scan(&bytes);
+        (self.length, self.total) = (whole.length, whole.total);
+        if whole.length == 0 {
+            // Not even its header was written; it is written again by the next rotation.
+            self.length = self.segment_size;
+        } else if whole.length < bytes.len() as u64 {
+            file.set_len(whole.length)?;
+        }
+        self.file = Some(file);
+        self.shared.publish(self.number, self.length);
+        Ok(())
+    }
+
+    /// How many bytes may be appended without dropping what a lossless reader
+    /// needs. 0: such a reader's next move wakes the monitor.
+    pub(crate) fn room(&self) -> usize {
+        self.shared.room(|needed| {
+            let Some(needed) = needed else { return usize::MAX };
+            let headers = SEGMENT_HEADER + HEADER as u64;
+            let current = self.segment_size.saturating_sub(self.length + HEADER as u64);
+            let unused = self.allowed.saturating_sub(self.number - self.first + 1);
+            let unneeded = needed.saturating_sub(self.first);
+            let more = (unused + unneeded) * (self.segment_size - headers);
+            usize::try_from(current + more).unwrap_or(usize::MAX)
+        })
+    }
+
+    /// Appends what was read: `buffer` is [`HEADER`] bytes of space, then the output.
+    pub(crate) fn append(&mut self, stream: Stream, at: Timestamp, buffer: &mut [u8]) {
+        let kind = Kind::Output(stream);
+        let mut start = 0;
+        while start + HEADER < buffer.len() {
+            let rest = buffer.len() - start - HEADER;
+            let part = match self.make_room() {
+                Ok(room) => {
+                    let part = rest.min(room).min(MAX_PAYLOAD);
+                    // The header overwrites the end of the part before, which has been written.
+                    let chunk = &mut buffer[start..start + HEADER + part];
+                    self.write(kind, at, chunk);
+                    part
+                }
+                Err(error) => {
+                    self.refused(&error);
+                    rest
+                }
+            };
+            self.total += part as u64;
+            start += part;
+        }
+        self.shared.publish(self.number, self.length);
+    }
+
+    /// Ends the log.
+    pub(crate) fn finish(mut self, at: Timestamp) {
+        let mut chunk = [0; HEADER];
+        match self.make_room() {
+            Ok(_) => self.write(Kind::End, at, &mut chunk),
+            Err(error) => self.refused(&error),
+        }
+        self.shared.publish(self.number, self.length);
+        self.shared.complete();
+    }
+
+    fn write(&mut self, kind: Kind, at: Timestamp, chunk: &mut [u8]) {
+        let Some(file) = &self.file else { return };
+        seal(chunk, kind, at, self.total);
+        match file.write_all_at(chunk, self.length) {
+            Ok(()) => self.length += chunk.len() as u64,
+            Err(error) => {
+                // A part may have been written: the next chunk overwrites it. Cut it in case there is none.
+                let _ = file.set_len(self.length);
+                self.refused(&error);
+            }
+        }
+    }
+
+    fn refused(&self, error: &io::Error) {
+        tracing::warn!(path = %self.dir.display(), %error, "output of an atom cannot be kept");
+    }
+
+    /// Goes to the next segment when this one is full; says how many bytes of output it takes.
+    fn make_room(&mut self) -> io::Result<usize> {
+        if self.file.is_none() || self.length + HEADER as u64 >= self.segment_size {
+            self.rotate()?;
+        }
+        Ok(usize::try_from(self.segment_size - self.length).unwrap_or(MAX_PAYLOAD) - HEADER)
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        // First, so that the next one has its room and its descriptor.
+        let was_open = self.file.take().is_some();
+        let needed = self.shared.needed().unwrap_or(u64::MAX);
+        let next = if was_open || self.length > 0 { self.number + 1 } else { self.number };
+        while next - self.first >= self.allowed && self.first < needed && self.first < next {
+            let _ = fs::remove_file(segment_path(&self.dir, self.first));
+            self.first += 1;
+        }
+        self.open_segment(next)
+    }
+
+    fn open_segment(&mut self, number: u64) -> io::Result<()> {
+        let path = segment_path(&self.dir, number);
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all_at(&segment_header(self.total), 0)?;
+        self.file = Some(file);
+        (self.number, self.length) = (number, SEGMENT_HEADER);
+        self.shared.publish(number, SEGMENT_HEADER);
+        Ok(())
+    }
+}
+
+/// What of a segment is whole.
+struct Whole {
+    /// How many bytes of the file.
+    length: u64,
+    /// How many bytes of output there are up to there.
+    total: u64,
+}
+
+fn scan(bytes: &[u8]) -> Whole {
+    let Some(mut total) = bytes.first_chunk().and_then(parse_segment_header) else {
+        return Whole { length: 0, total: 0 };
+    };
+    let mut at = SEGMENT_HEADER as usize;
+    while let Some(header) = bytes[at..].first_chunk().and_then(ChunkHeader::parse) {
+        let end = at + HEADER + header.length;
+        if bytes.get(at..end).is_none_or(|chunk| !header.matches(chunk)) {
+            break;
+        }
+        total = header.offset + header.length as u64;
+        at = end;
+    }
+    Whole { length: at as u64, total }
+}

@@ -1,0 +1,34 @@
+//! The process driver: atoms that are processes of this machine.
+//!
+//! ```text
+//!  engine ──Command──▶ ProcessDriver ──mailbox──▶ Monitor (one thread, one epoll)
+//!                        │ prepare                  │ spawn · stop · adopt · exit
+//!                        ▼                          ▼
+//!                 atoms/<id>/  out err (FIFOs)   Observation ──▶ engine
+//!                              prepared|spawned     │
+//!                              log.N  ◀─────────────┘ pump
+//! ```
+//!
+//! The monitor knows nothing of engines or journals: it takes serialisable
+//! commands and gives serialisable observations.
+
+mod adopt;
+mod context;
+mod dir;
+mod driver;
+mod exit;
+mod identity;
+mod log;
+mod mailbox;
+mod monitor;
+mod signal;
+mod spawn;
+mod start;
+mod stop;
+mod sys;
+mod watched;
+
+pub use driver::{
+    FDS_PER_ATOM, FDS_PER_DRIVER, FDS_PER_RUNNING_ATOM, ProcessDriver, ProcessOptions, Supervision,
+};
+pub use spawn::{DEFAULT_PATH, MARKER};

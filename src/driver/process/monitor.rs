@@ -1,0 +1,536 @@
+//! The monitor: one thread, one epoll, all atoms.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+use super::context::Context;
+use super::dir::Mark;
+use super::exit::Ended;
+use super::log::{HEADER, MAX_PAYLOAD, Turn};
+use super::mailbox::Message;
+use super::stop::{Ladder, Step};
+use super::watched::{Phase, Watched};
+use crate::atom::AtomId;
+use crate::driver::{Command, Observation, Observer};
+use crate::lifecycle::{Reason, StopCause};
+use crate::log::Stream;
+use crate::time;
+
+/// How long output is read after an atom's end when somebody whom we could not kill still holds it open.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// How long a status is waited for that the kernel gives once the process was reaped by another parent.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The event of the mailbox. Atoms have serial numbers from 1.
+const MAILBOX: u64 = 0;
+
+/// Watches atoms. Knows nothing of engines and journals: commands in, observations out.
+pub(super) struct Monitor {
+    pub(super) context: Arc<Context>,
+    observer: Observer,
+    epoll: OwnedFd,
+    atoms: HashMap<u64, Watched>,
+    by_id: HashMap<AtomId, u64>,
+    last_serial: u64,
+    timers: BinaryHeap<Reverse<Timer>>,
+    /// Atoms that were stopped before the order to start them came.
+    pub(super) withdrawn: HashSet<AtomId>,
+    buffer: Vec<u8>,
+    closing: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Timer {
+    at: Instant,
+    serial: u64,
+    kind: TimerKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum TimerKind {
+    /// The grace is over.
+    Kill,
+    /// The atom has run as long as it may.
+    Deadline,
+    /// Its output was held open long enough.
+    Linger,
+    /// Its status was waited for long enough.
+    Patience,
+}
+
+/// What an event is about: the low two bits of its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Pidfd,
+    Output(Stream),
+}
+
+impl Source {
+    const fn bits(self) -> u64 {
+        match self {
+            Self::Pidfd => 0,
+            Self::Output(Stream::Stdout) => 1,
+            Self::Output(Stream::Stderr) => 2,
+        }
+    }
+
+    const fn of(data: u64) -> Self {
+        match data & 3 {
+            1 => Self::Output(Stream::Stdout),
+            2 => Self::Output(Stream::Stderr),
+            _ => Self::Pidfd,
+        }
+    }
+}
+
+impl Monitor {
+    pub(super) fn new(context: Arc<Context>, observer: Observer) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let data = epoll::EventData::new_u64(MAILBOX);
+        epoll::add(&epoll, &*context.mailbox, data, epoll::EventFlags::IN)?;
+        Ok(Self {
+            context,
+            observer,
+            epoll,
+            atoms: HashMap::new(),
+            by_id: HashMap::new(),
+            last_serial: 0,
+            timers: BinaryHeap::new(),
+            withdrawn: HashSet::new(),
+            buffer: vec![0; HEADER + MAX_PAYLOAD],
+            closing: false,
+        })
+    }
+
+    /// Works until it is told to close.
+    pub(super) fn run(mut self) {
+        let mut events = Vec::with_capacity(64);
+        while !self.closing {
+            events.clear();
+            let timeout = self.timeout();
+            let space = rustix::buffer::spare_capacity(&mut events);
+            match epoll::wait(&self.epoll, space, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                // Only a descriptor that is no epoll, or memory that is not ours, gives another error.
+                Err(error) => panic!("cannot wait for events: {error}"),
+            }
+            for event in &events {
+                self.event(event.data.u64());
+            }
+            self.fire_timers();
+        }
+        self.context.close();
+    }
+
+    pub(super) fn emit(&self, observation: Observation) {
+        (self.observer)(observation);
+    }
+
+    fn event(&mut self, data: u64) {
+        if data == MAILBOX {
+            self.read_mailbox();
+            return;
+        }
+        // An atom that went earlier in this turn is not found, and nothing is done.
+        let serial = data >> 2;
+        match Source::of(data) {
+            Source::Pidfd => self.leader_event(serial),
+            Source::Output(stream) => self.output_event(serial, stream),
+        }
+    }
+
+    fn read_mailbox(&mut self) {
+        let messages = self.context.mailbox.take();
+        let mut to_stop: HashMap<AtomId, usize> = HashMap::new();
+        for message in &messages {
+            if let Message::Command(Command::Stop { atom, .. }) = message {
+                *to_stop.entry(*atom).or_default() += 1;
+            }
+        }
+        for message in messages {
+            match message {
+                Message::Command(Command::Start(order)) => {
+                    // Its stop is already there: it is certain never to run.
+                    let stopped = to_stop.get(&order.atom).is_some_and(|stops| *stops > 0);
+                    if stopped {
+                        self.withdraw(order.atom);
+                    }
+                    self.start(&order);
+                }
+                Message::Command(Command::Stop { atom, grace, force }) => {
+                    if let Some(stops) = to_stop.get_mut(&atom) {
+                        *stops -= 1;
+                    }
+                    self.stop(atom, grace, force);
+                }
+                Message::Command(Command::Look(remembered)) => self.look(&remembered),
+                Message::Command(Command::Remove { atom, handle }) => {
+                    self.remove(atom, handle.as_deref());
+                }
+                Message::Command(Command::Sync { token }) => {
+                    self.emit(Observation::Synced { token });
+                }
+                Message::Resume(atom) => self.resume(atom),
+                Message::Close => self.closing = true,
+            }
+        }
+    }
+
+    // ---- watching
+
+    /// Takes an atom under watch.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel will not watch another descriptor; the atom is given back.
+    pub(super) fn watch(&mut self, watched: Watched) -> Result<u64, (Box<Watched>, io::Error)> {
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        if let Some(leader) = watched.leader() {
+            // Edge-triggered: the second event, that it was reaped by another parent, is not missed for the first.
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            if let Err(error) = self.listen(serial, Source::Pidfd, leader.pidfd(), flags) {
+                return Err((Box::new(watched), error));
+            }
+        }
+        if let Some(pump) = &watched.pump {
+            for stream in Stream::ALL {
+                let Some(fd) = pump.fd(*stream) else { continue };
+                let source = Source::Output(*stream);
+                if let Err(error) = self.listen(serial, source, fd, epoll::EventFlags::IN) {
+                    self.deafen(&watched);
+                    return Err((Box::new(watched), error));
+                }
+            }
+        }
+        self.by_id.insert(watched.atom, serial);
+        self.atoms.insert(serial, watched);
+        Ok(serial)
+    }
+
+    fn listen(
+        &self,
+        serial: u64,
+        source: Source,
+        fd: BorrowedFd<'_>,
+        flags: epoll::EventFlags,
+    ) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(serial << 2 | source.bits());
+        Ok(epoll::add(&self.epoll, fd, data, flags)?)
+    }
+
+    /// Listens to nothing of it any more. To be done before a descriptor is
+    /// closed: somebody who forked the host may still have it open, and then
+    /// closing alone would leave its events with us for ever.
+    fn deafen(&self, watched: &Watched) {
+        let outputs = Stream::ALL.iter().filter_map(|s| watched.pump.as_ref()?.fd(*s));
+        for fd in watched.leader().map(super::signal::Leader::pidfd).into_iter().chain(outputs) {
+            let _ = epoll::delete(&self.epoll, fd);
+        }
+    }
+
+    pub(super) fn is_watched(&self, atom: AtomId) -> bool {
+        self.by_id.contains_key(&atom)
+    }
+
+    pub(super) fn watched_mut(&mut self, serial: u64) -> Option<&mut Watched> {
+        self.atoms.get_mut(&serial)
+    }
+
+    // ---- output
+
+    fn output_event(&mut self, serial: u64, stream: Stream) {
+        let Some(watched) = self.atoms.get_mut(&serial) else { return };
+        let Some(pump) = &mut watched.pump else { return };
+        match pump.turn(stream, &mut self.buffer) {
+            Turn::Waiting => {}
+            Turn::HeldUp => {
+                if let Some(fd) = pump.fd(stream) {
+                    let _ = epoll::delete(&self.epoll, fd);
+                }
+            }
+            Turn::Ended => {
+                self.end_stream(serial, stream);
+                self.complete_if_dry(serial);
+            }
+        }
+    }
+
+    fn end_stream(&mut self, serial: u64, stream: Stream) {
+        let pump = self.atoms.get_mut(&serial).and_then(|watched| watched.pump.as_mut());
+        if let Some(pump) = pump {
+            if let Some(fd) = pump.fd(stream) {
+                let _ = epoll::delete(&self.epoll, fd);
+            }
+            pump.close(stream);
+        }
+    }
+
+    /// A lossless reader has moved: output is read again.
+    fn resume(&mut self, atom: AtomId) {
+        let Some(serial) = self.by_id.get(&atom).copied() else { return };
+        let pump = self.atoms.get(&serial).and_then(|watched| watched.pump.as_ref());
+        for stream in Stream::ALL {
+            if let Some(fd) = pump.and_then(|pump| pump.fd(*stream)) {
+                // EEXIST: this one was not held up.
+                let _ = self.listen(serial, Source::Output(*stream), fd, epoll::EventFlags::IN);
+            }
+        }
+    }
+
+    /// Reads what was there when the leader ended.
+    fn drain(&mut self, serial: u64) {
+        for stream in Stream::ALL {
+            let pump = self.atoms.get_mut(&serial).and_then(|watched| watched.pump.as_mut());
+            if pump.is_some_and(|pump| pump.drain(*stream, &mut self.buffer) == Turn::Ended) {
+                self.end_stream(serial, *stream);
+            }
+        }
+    }
+
+    /// As [`drain`](Self::drain), of what is not watched.
+    pub(super) fn drain_pump(&mut self, pump: &mut super::log::Pump) {
+        for stream in Stream::ALL {
+            pump.drain(*stream, &mut self.buffer);
+        }
+    }
+
+    // ---- stopping
+
+    fn stop(&mut self, atom: AtomId, grace: Duration, force: bool) {
+        match self.by_id.get(&atom) {
+            Some(serial) => self.stop_watched(*serial, StopCause::Requested, grace, force),
+            None => self.withdraw(atom),
+        }
+    }
+
+    /// Gives up an atom that was prepared and not started.
+    fn withdraw(&mut self, atom: AtomId) {
+        if let Some(prepared) = self.context.take_prepared(atom) {
+            prepared.log.finish(time::now());
+            prepared.dir.remove_fifos();
+            self.context.forget_log(atom);
+            self.withdrawn.insert(atom);
+            let detail = "it was stopped before it was started".to_owned();
+            self.emit(Observation::NeverStarted { atom, at: time::now(), detail });
+        }
+    }
+
+    pub(super) fn stop_watched(
+        &mut self,
+        serial: u64,
+        cause: StopCause,
+        grace: Duration,
+        force: bool,
+    ) {
+        let Some(watched) = self.atoms.get_mut(&serial) else { return };
+        let Phase::Running(leader) = &watched.phase else { return };
+        match Ladder::ask(&mut watched.ladder, cause, grace, force, Instant::now()) {
+            Step::Terminate => {
+                let reached = watched.dir.has(Mark::Term) || leader.terminate();
+                tracing::debug!(atom = %watched.atom, reached, ?grace, "asked an atom to end");
+                if reached {
+                    watched.dir.mark(Mark::Term);
+                }
+                if let Some(ladder) = &mut watched.ladder {
+                    ladder.term_reached = reached;
+                }
+            }
+            Step::Wait => {}
+            Step::Kill => {
+                tracing::debug!(atom = %watched.atom, "killing an atom");
+                leader.kill();
+                watched.dir.mark(Mark::Kill);
+            }
+        }
+        let kill_at = watched.ladder.filter(|ladder| !ladder.kill_sent).and_then(|l| l.kill_at);
+        self.arm(kill_at, serial, TimerKind::Kill);
+    }
+
+    /// Sets the timer of an atom's deadline.
+    pub(super) fn arm_deadline(&mut self, serial: u64, at: Option<Instant>) {
+        self.arm(at, serial, TimerKind::Deadline);
+    }
+
+    // ---- timers
+
+    fn arm(&mut self, at: Option<Instant>, serial: u64, kind: TimerKind) {
+        if let Some(at) = at {
+            self.timers.push(Reverse(Timer { at, serial, kind }));
+        }
+    }
+
+    /// Until the next timer that still means something; for ever when there is none.
+    fn timeout(&mut self) -> Option<Timespec> {
+        while let Some(Reverse(timer)) = self.timers.peek() {
+            if self.atoms.contains_key(&timer.serial) {
+                let left = timer.at.saturating_duration_since(Instant::now());
+                return Some(
+                    Timespec::try_from(left)
+                        .unwrap_or(Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 }),
+                );
+            }
+            self.timers.pop();
+        }
+        None
+    }
+
+    fn fire_timers(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse(timer)) = self.timers.peek().copied() {
+            if timer.at > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(watched) = self.atoms.get_mut(&timer.serial) else { continue };
+            match (timer.kind, &watched.phase) {
+                (TimerKind::Kill, Phase::Running(leader)) => {
+                    if watched.ladder.as_mut().is_some_and(|ladder| ladder.is_due(now)) {
+                        tracing::debug!(atom = %watched.atom, "the grace is over, killing an atom");
+                        leader.kill();
+                        watched.dir.mark(Mark::Kill);
+                    }
+                }
+                (TimerKind::Deadline, Phase::Running(_)) => self.deadline(timer.serial, now),
+                (TimerKind::Linger, Phase::Lingering { until }) => {
+                    if *until <= now {
+                        self.drain(timer.serial);
+                        self.complete(timer.serial);
+                    }
+                }
+                (TimerKind::Patience, Phase::Ended(_)) => self.told(timer.serial, true),
+                (
+                    TimerKind::Kill | TimerKind::Deadline | TimerKind::Linger | TimerKind::Patience,
+                    Phase::Running(_) | Phase::Ended(_) | Phase::Lingering { .. },
+                ) => {}
+            }
+        }
+    }
+
+    fn deadline(&mut self, serial: u64, now: Instant) {
+        let Some(watched) = self.atoms.get(&serial) else { return };
+        let grace = watched.spec.get_grace();
+        // A stop that is already stricter goes on as it is.
+        if watched.ladder.is_some_and(|ladder| !ladder.is_tightened_by(grace, now)) {
+            return;
+        }
+        // It may have ended by itself just before.
+        if watched.leader().is_none_or(super::signal::Leader::has_ended) {
+            return;
+        }
+        let (atom, cause) = (watched.atom, StopCause::Deadline);
+        if !watched.removing {
+            self.emit(Observation::StopBegan { atom, at: time::now(), cause, grace });
+        }
+        self.stop_watched(serial, cause, grace, false);
+    }
+
+    // ---- endings
+
+    fn leader_event(&mut self, serial: u64) {
+        let Some(watched) = self.atoms.get_mut(&serial) else { return };
+        if watched.leader().is_none_or(|leader| !leader.has_ended()) {
+            return;
+        }
+        watched.end();
+        self.told(serial, false);
+    }
+
+    /// Tells how an atom ended, if that is known now, or `last` is set.
+    fn told(&mut self, serial: u64, last: bool) {
+        let Some(Watched { phase: Phase::Ended(leader), .. }) = self.atoms.get(&serial) else {
+            return;
+        };
+        let ended = leader.ended();
+        if ended == Ended::Pending && !last {
+            self.arm(Instant::now().checked_add(PATIENCE), serial, TimerKind::Patience);
+            return;
+        }
+        // Before it is told, so that who waits for the end sees everything that the leader wrote.
+        self.drain(serial);
+        let Some(watched) = self.atoms.get_mut(&serial) else { return };
+        if let Some(leader) = watched.leader() {
+            let _ = epoll::delete(&self.epoll, leader.pidfd());
+        }
+        let until = Instant::now() + LINGER;
+        watched.phase = Phase::Lingering { until };
+        let (atom, at) = (watched.atom, time::now());
+        let observation = match ended {
+            Ended::Known(status, usage) => {
+                let evidence = Ladder::evidence(watched.ladder);
+                tracing::debug!(%atom, ?status, "an atom ended");
+                Observation::Exited { atom, at, status, evidence, usage }
+            }
+            Ended::Pending | Ended::Unknowable => {
+                tracing::warn!(%atom, "an atom ended, and nobody tells how");
+                let detail =
+                    "its parent reaped it, and this kernel does not tell others".to_owned();
+                Observation::LostSight { atom, at, reason: Reason::ExitUnobserved, detail }
+            }
+        };
+        if !watched.removing {
+            self.emit(observation);
+        }
+        self.arm(Some(until), serial, TimerKind::Linger);
+        self.complete_if_dry(serial);
+    }
+
+    fn complete_if_dry(&mut self, serial: u64) {
+        let Some(watched) = self.atoms.get(&serial) else { return };
+        let told = matches!(watched.phase, Phase::Lingering { .. });
+        let dry = watched.pump.as_ref().is_none_or(super::log::Pump::is_dry);
+        if told && (dry || watched.removing) {
+            self.complete(serial);
+        }
+    }
+
+    /// Lets go of an atom whose ending was told.
+    pub(super) fn complete(&mut self, serial: u64) {
+        let Some(mut watched) = self.atoms.remove(&serial) else { return };
+        self.deafen(&watched);
+        self.by_id.remove(&watched.atom);
+        if let Some(pump) = watched.pump.take() {
+            pump.finish();
+        }
+        self.context.forget_log(watched.atom);
+        if watched.removing {
+            self.removed(watched.atom);
+        } else {
+            watched.dir.remove_fifos();
+        }
+    }
+
+    // ---- removal
+
+    fn remove(&mut self, atom: AtomId, handle: Option<&[u8]>) {
+        self.withdrawn.remove(&atom);
+        drop(self.context.take_prepared(atom));
+        let serial = match self.by_id.get(&atom) {
+            Some(serial) => Some(*serial),
+            None => self.hold_for_removal(atom, handle),
+        };
+        let Some(watched) = serial.and_then(|serial| self.atoms.get_mut(&serial)) else {
+            self.context.forget_log(atom);
+            self.removed(atom);
+            return;
+        };
+        watched.removing = true;
+        let Some(serial) = serial else { return };
+        self.stop_watched(serial, StopCause::Requested, Duration::ZERO, true);
+        // Answered when it has ended; at once when it had.
+        self.complete_if_dry(serial);
+    }
+
+    fn removed(&self, atom: AtomId) {
+        self.context.dir(atom).remove();
+        self.emit(Observation::Removed { atom, at: time::now() });
+    }
+}

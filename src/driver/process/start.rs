@@ -1,0 +1,158 @@
+//! Carrying out an order to start.
+
+use std::io;
+use std::process::Child;
+use std::time::Instant;
+
+use rustix::process::{Signal, kill_process_group};
+
+use super::dir::{AtomDir, Prepared};
+use super::identity::Identity;
+use super::log::Pump;
+use super::monitor::Monitor;
+use super::signal::Leader;
+use super::spawn::{Failure, Streams, spawn};
+use super::watched::{Phase, Watched};
+use crate::atom::AtomId;
+use crate::driver::{Observation, Order};
+use crate::lifecycle::{Evidence, Reason, WaitStatus};
+use crate::time;
+
+impl Monitor {
+    /// Starts a prepared atom.
+    pub(super) fn start(&mut self, order: &Order) {
+        let atom = order.atom;
+        if self.withdrawn.remove(&atom) {
+            return;
+        }
+        if self.is_watched(atom) {
+            tracing::error!(%atom, "ordered to start an atom that runs; nothing is done");
+            return;
+        }
+        let prepared = match self.take_or_prepare(order) {
+            Ok(prepared) => prepared,
+            Err(detail) => {
+                let failure = Failure::new(Reason::ExecFailed, detail);
+                return self.start_failed(atom, failure);
+            }
+        };
+        let Prepared { dir, out, err, child_out, child_err, slot, log } = prepared;
+        let pump = Pump::new(Some(out), Some(err), log);
+        if let Some(secret) = order.spec.missing_secret() {
+            let detail =
+                format!("the value of the secret {secret} was known to an earlier host only");
+            self.give_up(atom, &dir, pump);
+            return self.emit(Observation::NeverStarted { atom, at: time::now(), detail });
+        }
+        let streams = Streams { stdin: slot, stdout: child_out, stderr: child_err };
+        match spawn(atom, &order.spec, streams, || dir.mark_spawned()) {
+            Ok(child) => self.started(order, dir, pump, child),
+            Err(failure) => {
+                dir.unmark_spawned();
+                self.give_up(atom, &dir, pump);
+                self.start_failed(atom, failure);
+            }
+        }
+    }
+
+    fn take_or_prepare(&self, order: &Order) -> Result<Prepared, String> {
+        if let Some(prepared) = self.context.take_prepared(order.atom) {
+            return Ok(prepared);
+        }
+        self.context.prepare(order.atom, &order.spec).map_err(|error| error.to_string())?;
+        self.context.take_prepared(order.atom).ok_or_else(|| "it was released".to_owned())
+    }
+
+    fn give_up(&self, atom: AtomId, dir: &AtomDir, pump: Pump) {
+        pump.finish();
+        dir.remove_fifos();
+        self.context.forget_log(atom);
+    }
+
+    fn start_failed(&self, atom: AtomId, Failure { reason, detail }: Failure) {
+        tracing::debug!(%atom, %reason, %detail, "an atom could not be started");
+        self.emit(Observation::StartFailed { atom, at: time::now(), reason, detail });
+    }
+
+    fn started(&mut self, order: &Order, dir: AtomDir, pump: Pump, mut child: Child) {
+        let (atom, at, began) = (order.atom, time::now(), Instant::now());
+        let pid = child.id();
+        let place = self.context.place;
+        let leader = Leader::spawned(atom, pid, place);
+        let identity = match &leader {
+            Ok(leader) => leader.identity(),
+            Err(_) => Identity { pid, start_time: 0, place },
+        };
+        if let Err(error) = dir.record(identity) {
+            // Only a host that is killed before the start is journaled misses it; it looks for the marker then.
+            tracing::warn!(%atom, %error, "cannot write down which process an atom is");
+        }
+        tracing::debug!(%atom, pid, "started an atom");
+        self.emit(Observation::Started { atom, at, pid: Some(pid), handle: identity.to_handle() });
+        let leader = match leader {
+            Ok(leader) => leader,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                return self.unseen(atom, &dir, pump);
+            }
+            Err(error) => {
+                self.unwatchable(atom, &mut child, &error);
+                return self.give_up(atom, &dir, pump);
+            }
+        };
+        let watched = Watched {
+            atom,
+            spec: order.spec.clone(),
+            dir,
+            phase: Phase::Running(leader),
+            pump: Some(pump),
+            ladder: None,
+            removing: false,
+        };
+        match self.watch(watched) {
+            Ok(serial) => {
+                let deadline = order.spec.get_timeout().and_then(|after| began.checked_add(after));
+                self.arm_deadline(serial, deadline);
+            }
+            Err((watched, error)) => {
+                self.unwatchable(atom, &mut child, &error);
+                if let Watched { dir, pump: Some(pump), .. } = *watched {
+                    self.give_up(atom, &dir, pump);
+                }
+            }
+        }
+    }
+
+    /// It ended at once, in a host that ignores SIGCHLD: the kernel has forgotten it.
+    fn unseen(&mut self, atom: AtomId, dir: &AtomDir, mut pump: Pump) {
+        self.drain_pump(&mut pump);
+        let detail =
+            "it ended at once, and this host ignores SIGCHLD: nobody was told how".to_owned();
+        let reason = Reason::ExitUnobserved;
+        self.emit(Observation::LostSight { atom, at: time::now(), reason, detail });
+        self.give_up(atom, dir, pump);
+    }
+
+    /// What cannot be watched must not run.
+    fn unwatchable(&self, atom: AtomId, child: &mut Child, error: &io::Error) {
+        tracing::error!(%atom, %error, "an atom cannot be watched; it is killed at once");
+        // Nobody has waited for it: the pid is its own.
+        if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+        let at = time::now();
+        let status = child.wait().ok().and_then(|status| {
+            use std::os::unix::process::ExitStatusExt;
+            WaitStatus::from_raw(status.into_raw())
+        });
+        self.emit(match status {
+            Some(status) => {
+                let evidence = Evidence { kill_sent: true, ..Evidence::default() };
+                Observation::Exited { atom, at, status, evidence, usage: None }
+            }
+            None => {
+                let detail = format!("it could not be watched ({error}) and was killed");
+                Observation::LostSight { atom, at, reason: Reason::ExitUnobserved, detail }
+            }
+        });
+    }
+}

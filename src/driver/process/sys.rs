@@ -1,0 +1,143 @@
+//! The system calls that no safe crate offers. The only unsafe code of the driver.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+
+use crate::atom::Usage;
+use crate::lifecycle::WaitStatus;
+
+/// `PIDFD_SIGNAL_PROCESS_GROUP` of linux/pidfd.h, since Linux 6.9.
+const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+
+/// `PIDFD_INFO_EXIT` of linux/pidfd.h, since Linux 6.15.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// The first version of `struct pidfd_info` of linux/pidfd.h; every kernel that knows the call takes its size.
+#[repr(C)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup_id: u64,
+    /// pid, tgid, ppid, then real, effective, saved and file-system uid and gid.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `PIDFD_GET_INFO`: `_IOWR(0xff, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::Ioctl =
+    ((3_u32 << 30) | ((size_of::<PidfdInfo>() as u32) << 16) | (0xff << 8) | 11) as libc::Ioctl;
+
+/// Reaps the child behind `pidfd` if it has ended. `None` when it still lives.
+///
+/// # Errors
+///
+/// `ECHILD` when it is not, or is no longer, a child to be waited for.
+pub(super) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<(WaitStatus, Usage)>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // The raw call, because libc's wrapper leaves out the resource usage.
+    // SAFETY: both pointers are valid for a write of their types for the whole
+    // call, and the descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_raw_fd(),
+            info.as_mut_ptr(),
+            libc::WEXITED | libc::WNOHANG,
+            usage.as_mut_ptr(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed memory is a valid value of both, and the kernel wrote nothing else than such values.
+    let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
+    // SAFETY: for a SIGCHLD report, and for the zeroed one of a child that lives, these fields are the active ones.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let low = (status & 0xff) as u8;
+    let status = match info.si_code {
+        libc::CLD_EXITED => WaitStatus::Exited { code: low },
+        code => WaitStatus::Signaled { signal: low, core_dumped: code == libc::CLD_DUMPED },
+    };
+    let usage = Usage {
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+        // Linux counts in KiB.
+        max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+        ..Usage::default()
+    };
+    Ok(Some((status, usage)))
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_usec).unwrap_or(0).saturating_mul(1000),
+    )
+}
+
+/// What the kernel tells about an ending to those who did not wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExitInfo {
+    /// It was reaped, and this is its status.
+    Status(WaitStatus),
+    /// It has not been reaped yet.
+    NotYet,
+    /// This kernel does not tell.
+    Unsupported,
+}
+
+/// Asks a pidfd how its process ended: works for any process whose pidfd was held when it was reaped.
+pub(super) fn exit_info(pidfd: BorrowedFd<'_>) -> ExitInfo {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, cgroup_id: 0, ids: [0; 11], exit_code: 0 };
+    // SAFETY: the request says how large the structure is, and it is valid for
+    // reads and writes for the whole call.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    if result < 0 {
+        return match io::Error::last_os_error().raw_os_error() {
+            Some(libc::ESRCH) => ExitInfo::NotYet,
+            _ => ExitInfo::Unsupported,
+        };
+    }
+    if info.mask & PIDFD_INFO_EXIT == 0 {
+        return ExitInfo::NotYet;
+    }
+    WaitStatus::from_raw(info.exit_code).map_or(ExitInfo::NotYet, ExitInfo::Status)
+}
+
+/// Sends a signal to the process group whose id is the pid behind `pidfd`.
+///
+/// The descriptor stands for the number itself, so that the group that is
+/// meant is the one that is hit, even when its leader has been reaped.
+///
+/// # Errors
+///
+/// `EINVAL` before Linux 6.9; `ESRCH` when nobody is left in the group.
+pub(super) fn signal_group(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    // SAFETY: no memory is passed: the siginfo pointer is null, which the call allows.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal.as_raw(),
+            std::ptr::null::<libc::siginfo_t>(),
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether the process behind a pidfd has ended with all its threads, reaped or not.
+pub(super) fn has_ended(pidfd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut fds, Some(&now)), Ok(n) if n > 0)
+}
