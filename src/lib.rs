@@ -9,6 +9,8 @@ mod store;
 mod text;
 mod time;
 pub use atom::{Atom, AtomId, AtomSpec, LABEL};
+#[cfg(target_os = "linux")]
+pub use engine::ProcessEngine;
 pub use engine::{Engine, EngineOptions, Error, JournaledEngine, OnClose};
 pub use lifecycle::{Outcome, State};
 pub use time::Timestamp;

@@ -7,6 +7,8 @@ mod find;
 mod journaled;
 mod logs;
 mod options;
+#[cfg(target_os = "linux")]
+mod process;
 mod request;
 mod steward;
 
@@ -14,6 +16,8 @@ pub use error::Error;
 pub use journaled::JournaledEngine;
 pub use logs::Logs;
 pub use options::{DEFAULT_LOCK_WAIT, DriverHome, EngineOptions, OnClose};
+#[cfg(target_os = "linux")]
+pub use process::ProcessEngine;
 pub use request::{
     CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, StopRequest, WaitRequest,
 };

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::{Error, JournaledEngine};
 use crate::Durability;
+#[cfg(target_os = "linux")]
+use crate::driver::process::Supervision;
 use crate::driver::{Driver, DriverError};
 use crate::journal::{Journal, JournalOptions};
 use crate::store::Store;
@@ -40,6 +42,8 @@ pub struct EngineOptions {
     journal: JournalOptions,
     on_close: OnClose,
     lock_wait: Duration,
+    #[cfg(target_os = "linux")]
+    pub(super) supervision: Supervision,
 }
 
 /// How long opening waits for another process to close the store, unless told otherwise.
@@ -51,6 +55,8 @@ impl Default for EngineOptions {
             journal: JournalOptions::default(),
             on_close: OnClose::default(),
             lock_wait: DEFAULT_LOCK_WAIT,
+            #[cfg(target_os = "linux")]
+            supervision: Supervision::default(),
         }
     }
 }

@@ -236,11 +236,19 @@ impl<D: Driver> Work<D> {
         }
     }
 
+    /// The atom as it is decided: what was planned a moment ago need not be durable to be acted upon,
+    /// since what is journaled after it is durable after it.
+    fn decided(&self, id: AtomId) -> Option<Atom> {
+        let atom =
+            self.core.journal.change(|draft| Ok::<_, JournalError>(draft.view().get(id).cloned()));
+        atom.ok().and_then(|(atom, _nothing_written)| atom)
+    }
+
     /// Makes the retries whose time has come.
     fn retry_due(&mut self) {
         while let Some((due, id)) = self.due.first().copied().filter(|(due, _)| *due <= now()) {
             self.due.remove(&(due, id));
-            let atom = self.core.journal.with_view(|view| view.get(id).cloned());
+            let atom = self.decided(id);
             let Some(planned) = atom.as_ref().and_then(Atom::planned_retry) else { continue };
             let Some(atom) = atom else { continue };
             match atom.state() {
@@ -299,7 +307,7 @@ impl<D: Driver> Work<D> {
 
     /// Nothing is left of a deleted atom. If it is to be retried, its successor is journaled first.
     fn removed(&mut self, id: AtomId, at: Timestamp) {
-        let atom = self.core.journal.with_view(|view| view.get(id).cloned());
+        let atom = self.decided(id);
         if let Some(atom) = atom
             && let Some(planned) = atom.planned_retry()
         {

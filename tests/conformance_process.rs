@@ -1,0 +1,83 @@
+//! The process driver passes the suite that every driver has to pass.
+
+#![cfg(target_os = "linux")]
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use caesium::atom::Limits;
+use caesium::driver::memory::Act;
+use caesium::engine::LogsRequest;
+use caesium::engine::conformance::{self, Fixture};
+use caesium::lifecycle::Reason;
+use caesium::log::LogItem;
+use caesium::{Atom, AtomSpec, Engine, ProcessEngine};
+
+struct Processes {
+    dir: tempfile::TempDir,
+}
+
+impl Processes {
+    /// A file that may be executed, and that the kernel cannot make sense of.
+    fn garbage(&self) -> PathBuf {
+        let path = self.dir.path().join("garbage");
+        if !path.exists() {
+            let mut file = std::fs::File::create(&path).unwrap();
+            file.write_all(b"\0neither a script nor a binary").unwrap();
+            file.set_permissions(std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        path
+    }
+}
+
+fn sh(script: &str) -> AtomSpec {
+    AtomSpec::command("sh").args(["-c", script])
+}
+
+impl Fixture for Processes {
+    fn engine(&self) -> Box<dyn Engine> {
+        let store = tempfile::tempdir_in(self.dir.path()).unwrap().keep();
+        Box::new(ProcessEngine::open(store.join("store")).unwrap())
+    }
+
+    fn spec(&self, act: &Act) -> Option<AtomSpec> {
+        let spec = match act {
+            Act::Exit(code) => sh(&format!("exit {code}")),
+            // No core files in the working directory of whoever runs the tests.
+            Act::Signal(signal) => sh(&format!("ulimit -c 0; kill -{signal} $$; sleep 100")),
+            Act::Linger => AtomSpec::command("sleep").arg("1000"),
+            Act::IgnoreTerm => sh("trap '' TERM; echo ready; while :; do sleep 1000; done"),
+            Act::ExitOnTerm(code) => {
+                sh(&format!("trap 'exit {code}' TERM; echo ready; sleep 1000 & wait"))
+            }
+            Act::Print { out, err } => {
+                sh("printf %s \"$1\"; printf %s \"$2\" >&2").args(["sh", out, err])
+            }
+            Act::FailToStart(Reason::ExecNotFound) => AtomSpec::command("/nonexistent/program"),
+            Act::FailToStart(Reason::ExecPermission) => AtomSpec::command("/etc/passwd"),
+            Act::FailToStart(Reason::ExecFailed) => AtomSpec::command(self.garbage()),
+            Act::FailToStart(Reason::BadWorkdir) => sh("exit 0").workdir("/nonexistent"),
+            Act::FailToStart(Reason::BadStdin) => sh("exit 0").stdin_file("/nonexistent"),
+            Act::FailToStart(Reason::BadUser) => sh("exit 0").user("no-such-user-here"),
+            Act::FailToStart(Reason::LimitUnsupported) => {
+                sh("exit 0").limits(Limits { memory: Some(1 << 30), ..Limits::default() })
+            }
+            _ => return None,
+        };
+        Some(spec.grace(Duration::from_millis(200)))
+    }
+
+    fn ready(&self, engine: &dyn Engine, atom: &Atom) {
+        if atom.spec().get_args().any(|arg| arg.to_string_lossy().contains("echo ready")) {
+            let first = engine.logs(&LogsRequest::from(atom.id()).follow()).unwrap().next();
+            assert!(matches!(first, Some(Ok(LogItem::Chunk(_)))), "{first:?}");
+        }
+    }
+}
+
+#[test]
+fn the_process_driver_conforms() {
+    conformance::run(&Processes { dir: tempfile::tempdir().unwrap() });
+}
