@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::change::Draft;
 use super::core::Core;
 use super::error::JournalError;
+use super::Record;
 use super::history::{History, MemoryHistory};
 use super::open::{self, Recovery};
 use super::options::JournalOptions;
@@ -17,6 +18,7 @@ use super::queue::Ticket;
 use super::read::Records;
 use super::storage::{MemoryStorage, Storage};
 use super::subscribe::Subscription;
+use super::verify::Verified;
 use super::view::View;
 use super::visible::Ended;
 use crate::atom::{Atom, AtomId};
@@ -74,6 +76,7 @@ impl Journal {
     ) -> Result<(Self, Recovery), JournalError> {
         let (core, recovery) = open::open(storage, history, options)?;
         let core = Arc::new(core);
+        core.maintenance.attach(&core);
         let writer = open::spawn("caesium-journal", {
             let core = core.clone();
             move || super::writer::run(&core)
@@ -164,6 +167,40 @@ impl Journal {
     /// When the history cannot tell.
     pub fn oldest_seq(&self) -> Result<u64, JournalError> {
         self.inner.core.oldest_seq()
+    }
+
+    /// The acknowledged events of one atom, in order, also of one that is deleted.
+    ///
+    /// # Errors
+    ///
+    /// What reading gives.
+    pub fn read_atom(&self, atom: AtomId) -> Result<Vec<Record>, JournalError> {
+        let core = &self.inner.core;
+        let head = core.history.head()?;
+        let mut records = Vec::new();
+        for seq in core.history.of_atom(atom)? {
+            records.extend(self.read(seq)?.next().transpose()?);
+        }
+        let packed = head.map_or(0, |head| head.last);
+        records.retain(|record| record.seq <= packed);
+        for record in self.read(packed + 1)? {
+            let record = record?;
+            if record.atom == atom {
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Reads every byte of history and segments, and proves that folding the
+    /// events gives every snapshot, every state and the atoms as they are.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong: [`JournalError::Damaged`],
+    /// [`JournalError::HistoryDamaged`] or [`JournalError::Inconsistent`].
+    pub fn verify(&self) -> Result<Verified, JournalError> {
+        self.inner.core.verify()
     }
 
     /// Writes what is queued, ends with a footer, and joins the threads. Idempotent.

@@ -1,21 +1,194 @@
 //! Packing sealed segments into the history, off everybody's path.
 
-use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
 
+use parking_lot::{Condvar, Mutex};
+
+use super::catalog;
 use super::core::Core;
+use super::error::{self, JournalError};
+use super::history::{CHUNK_BYTES, Chunk};
+use super::open::spawn;
+use super::options::SEALED_KEPT;
+use super::wal::reader::ReadEvent;
+use super::wal::segment;
 
-/// The maintenance of a journal: started when there is something to do.
+/// The maintenance of a journal. Its thread is started when there is something to do.
 #[derive(Debug, Default)]
 pub(crate) struct Maintenance {
-    state: Mutex<()>,
+    core: OnceLock<Weak<Core>>,
+    state: Mutex<State>,
+    bell: Condvar,
+    /// Held by whoever needs the segments to stay, or removes them.
+    pub(crate) segments_stay: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    thread: Option<JoinHandle<()>>,
+    wanted: bool,
+    stopping: bool,
 }
 
 impl Maintenance {
-    /// Ends its thread.
-    pub(crate) fn stop(&self) {}
+    /// Tells whose maintenance it is.
+    pub(crate) fn attach(&self, core: &Arc<Core>) {
+        // It is called once, by the one who makes the core.
+        let _ = self.core.set(Arc::downgrade(core));
+    }
 
-    /// A segment was sealed: whether it is time to pack is decided here.
-    pub(crate) fn segment_sealed(&self, _core: &Core) {
-        let _state = self.state.lock();
+    /// A segment was sealed: wakes or starts the thread when there are more than have to stay.
+    pub(crate) fn segment_sealed(&self, core: &Core) {
+        if core.catalog.lock().firsts().len() <= SEALED_KEPT + 1 {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.wanted = true;
+        self.bell.notify_all();
+        if state.thread.is_some() || state.stopping {
+            return;
+        }
+        let Some(core) = self.core.get().and_then(Weak::upgrade) else { return };
+        match spawn("caesium-packer", move || run(&core)) {
+            Ok(thread) => state.thread = Some(thread),
+            // Segments stay a while longer; the next seal tries again.
+            Err(error) => tracing::warn!(%error, "sealed segments are not packed yet"),
+        }
+    }
+
+    /// Ends the thread, once it is done with what it is at.
+    pub(crate) fn stop(&self) {
+        let thread = {
+            let mut state = self.state.lock();
+            state.stopping = true;
+            self.bell.notify_all();
+            state.thread.take()
+        };
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("packing sealed segments panicked");
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.state.lock().stopping
+    }
+}
+
+fn run(core: &Core) {
+    loop {
+        {
+            let mut state = core.maintenance.state.lock();
+            while !state.wanted && !state.stopping {
+                core.maintenance.bell.wait(&mut state);
+            }
+            if state.stopping {
+                return;
+            }
+            state.wanted = false;
+        }
+        if let Err(error) = core.pack() {
+            // The segments stay, so nothing is lost; the next seal tries again.
+            tracing::warn!(%error, "sealed segments could not be packed into the history");
+        }
+    }
+}
+
+impl Core {
+    /// Packs what is sealed, then removes the segments that need not stay.
+    pub(crate) fn pack(&self) -> Result<(), JournalError> {
+        let _stay = self.maintenance.segments_stay.lock();
+        let firsts = self.catalog.lock().firsts();
+        let head = self.history.head()?;
+        let mut next = head.map_or(1, |head| head.last + 1);
+        let mut chain = head.map(|head| head.chain);
+        if firsts.first().is_some_and(|oldest| *oldest > next) {
+            let problem = format!("it ends before event {next}, which is in no segment any more");
+            return Err(JournalError::HistoryDamaged { problem });
+        }
+        for sealed in firsts.windows(2) {
+            let (first, after) = (sealed[0], sealed[1]);
+            if after <= next {
+                continue;
+            }
+            let mut reader = catalog::reader(&*self.storage, first, None)?;
+            let mut chunks = Packing::default();
+            while reader.seq() < after {
+                if self.maintenance.stopping() {
+                    return Ok(());
+                }
+                let seq = reader.seq();
+                let Some(event) = reader.next()? else {
+                    let path = self.storage.path(&segment::name(first));
+                    let spot = segment::Spot { path, offset: reader.bytes(), seq: Some(seq) };
+                    return Err(spot.damaged("a sealed segment ends before its last event"));
+                };
+                if seq < next {
+                    continue;
+                }
+                if chain.is_some_and(|chain| chain != event.header.prev) {
+                    let problem = "it does not follow the history".to_owned();
+                    return Err(JournalError::Inconsistent { seq, problem });
+                }
+                chain = Some(event.header.crc);
+                next = seq + 1;
+                chunks.add(event);
+            }
+            self.history.append(&chunks.finish())?;
+        }
+        self.remove_packed(&firsts, next)
+    }
+
+    /// Removes the segments before the last sealed ones; all their events are below `next`.
+    fn remove_packed(&self, firsts: &[u64], next: u64) -> Result<(), JournalError> {
+        let removable = firsts.len().saturating_sub(SEALED_KEPT + 1);
+        for (position, first) in firsts[..removable].iter().enumerate() {
+            if firsts[position + 1] > next {
+                break;
+            }
+            // Readers that have it open read on; others find it in the history.
+            self.catalog.lock().remove(*first);
+            let name = segment::name(*first);
+            self.storage.remove(&name).map_err(|source| {
+                error::io("cannot remove packed segment", self.storage.path(&name), source)
+            })?;
+            // One at a time, so that a crash never leaves a gap between two that stay.
+            self.storage
+                .sync_dir()
+                .map_err(|e| error::io("cannot sync directory", self.storage.path(""), e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Chunks in the making.
+#[derive(Debug, Default)]
+struct Packing {
+    chunks: Vec<Chunk>,
+}
+
+impl Packing {
+    fn add(&mut self, event: ReadEvent) {
+        let (seq, frame) = (event.header.seq, event.frame);
+        let last = self.chunks.last_mut();
+        match last.filter(|chunk| chunk.frames.len() + frame.len() <= CHUNK_BYTES) {
+            Some(chunk) => {
+                chunk.last = seq;
+                chunk.chain = event.header.crc;
+                chunk.frames.extend_from_slice(&frame);
+                chunk.atoms.push((event.record.atom, seq));
+            }
+            None => self.chunks.push(Chunk {
+                first: seq,
+                last: seq,
+                chain: event.header.crc,
+                frames: frame,
+                atoms: vec![(event.record.atom, seq)],
+            }),
+        }
+    }
+
+    fn finish(self) -> Vec<Chunk> {
+        self.chunks
     }
 }

@@ -26,6 +26,7 @@ mod reserve;
 mod roll;
 pub mod storage;
 mod subscribe;
+mod verify;
 mod view;
 mod visible;
 mod wal;
@@ -34,7 +35,7 @@ mod writer;
 pub use change::Draft;
 pub use error::JournalError;
 pub use handle::Journal;
-pub use history::{CHUNK_BYTES, Chunk, Head, History, MemoryHistory};
+pub use history::{CHUNK_BYTES, Chunk, Head, History, MemoryHistory, SledHistory};
 pub use open::Recovery;
 pub use options::{
     JournalOptions, MAX_DETAIL_BYTES, MAX_GROUP_BYTES, MAX_HANDLE_BYTES, MAX_QUEUED_BYTES,
@@ -45,5 +46,6 @@ pub use read::Records;
 pub use record::{Creation, Fact, Note, Record};
 pub use reserve::{DELETION_RESERVE, ENDING_RESERVE, LIVE_RESERVE};
 pub use subscribe::Subscription;
+pub use verify::Verified;
 pub use view::{Unfit, View};
 pub use wal::recover::Cut;

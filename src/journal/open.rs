@@ -12,7 +12,7 @@ use super::catalog::Catalog;
 use super::core::{Core, Decided};
 use super::error::{self, JournalError};
 use super::frame::CHAIN_START;
-use super::history::{History, MemoryHistory};
+use super::history::{History, SledHistory};
 use super::maintain::Maintenance;
 use super::options::{FIRST_SEGMENT_BYTES, JournalOptions};
 use super::queue::Queue;
@@ -45,17 +45,20 @@ impl Recovery {
     }
 }
 
+/// Where the segments are, and where the history is.
+type Stores = (Arc<dyn Storage>, Arc<dyn History>);
+
 /// The storage and the history of a store.
 pub(crate) fn stores(
     dir: &Path,
     options: &JournalOptions,
-) -> Result<(Arc<dyn Storage>, Arc<dyn History>), JournalError> {
+) -> Result<Stores, JournalError> {
     let wal = dir.join("wal");
     if !options.must_exist && !wal.exists() {
         make_dir(&wal)?;
     }
     let storage = Arc::new(DiskStorage::new(wal));
-    let history: Arc<dyn History> = Arc::new(MemoryHistory::new());
+    let history = Arc::new(SledHistory::new(dir));
     Ok((storage, history))
 }
 

@@ -83,7 +83,7 @@ impl Records {
     fn source_of(&self, seq: u64) -> Result<Source, JournalError> {
         let found = self.core.catalog.lock().find(seq);
         if let Some((first, file)) = found {
-            let reader = match catalog::reader(&*self.core.storage, first, file) {
+            let mut reader = match catalog::reader(&*self.core.storage, first, file) {
                 Ok(reader) => reader,
                 // It may have been packed and removed since it was found.
                 Err(_) if self.core.catalog.lock().find(seq).is_none() => {
@@ -91,10 +91,12 @@ impl Records {
                 }
                 Err(error) => return Err(error),
             };
-            let mut reader = reader;
             // A segment that ends before the event is not the one it should be in.
             while reader.seq() < seq {
                 if reader.next()?.is_none() {
+                    if let Some(frames) = self.core.history.frames(seq)? {
+                        return Ok(Source::History { frames, offset: 0 });
+                    }
                     let path = self.core.storage.path(&segment::name(first));
                     let spot = Spot { path, offset: reader.bytes(), seq: Some(seq) };
                     return Err(spot.damaged("the segment that should have this event ends before"));

@@ -1,12 +1,15 @@
 //! The history: every event that has left the write-ahead log, packed.
 
+mod files;
 mod memory;
+mod sled;
 
 use std::fmt;
 
 use super::JournalError;
 use crate::atom::AtomId;
 
+pub use self::sled::SledHistory;
 pub use memory::MemoryHistory;
 
 /// How far the history reaches.
@@ -47,7 +50,7 @@ pub trait History: fmt::Debug + Send + Sync {
     /// The frames from the event with this number on, as many as are kept together.
     /// They may begin with events before it.
     fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError>;
-    /// The numbers of all events of an atom.
+    /// The numbers of the events of an atom that are in it.
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError>;
     /// Hands the files over in a state that the next opening can prove whole. Idempotent.
     fn close(&self) -> Result<(), JournalError>;

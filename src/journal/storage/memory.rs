@@ -346,8 +346,7 @@ impl StoredFile for MemoryFile {
         if disk.capacity.is_some_and(|capacity| disk.used() + len > capacity) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full"));
         }
-        // Blocks and length are the file's own; a name that is lost takes them with it.
-        disk.inodes[self.inode].bytes.resize(len as usize, 0);
+        disk.write(self.inode, &vec![0; len as usize], 0);
         Ok(())
     }
 

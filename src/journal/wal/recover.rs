@@ -9,7 +9,8 @@ use super::create::Segment;
 use super::segment::{
     self, FOOTER_BYTES, Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SnapshotEnd, Spot,
 };
-use crate::atom::{Atom, Known};
+use crate::atom::Known;
+use crate::journal::codec;
 use crate::journal::frame::{self, Flaw, HEADER_BYTES, Header, Kind, MAGIC};
 use crate::journal::storage::Storage;
 use crate::journal::{JournalError, Record, View, error};
@@ -78,6 +79,7 @@ pub(crate) fn recover(storage: &dyn Storage, first: u64) -> Result<Recovered, Jo
     bytes.truncate(read);
     let mut scan = Scan::preface(&bytes, path, first)?;
     scan.events()?;
+    scan.must_be_newest()?;
     let segment = Segment { name, file, first, bytes: len, start: scan.start as u64 };
     Ok(Recovered {
         view: scan.view,
@@ -213,17 +215,32 @@ impl<'a> Scan<'a> {
                 }
             }
         }
-        if let Some((footer_crc, footer)) = self.footer {
-            if footer.next != 0 {
-                let next = segment::name(footer.next);
-                return Err(self.here().damaged(format!("segment {next} should follow")));
-            }
-            self.clean = self.cut.is_none();
-            if self.clean {
-                self.mend = Mend::Mark { footer_crc };
-            }
+        self.clean = self.footer.is_some() && self.cut.is_none();
+        if let (true, Some((footer_crc, _))) = (self.clean, self.footer) {
+            self.mend = Mend::Mark { footer_crc };
         }
         Ok(())
+    }
+
+    /// The newest segment must not have had a successor.
+    fn must_be_newest(&self) -> Result<(), JournalError> {
+        match self.footer {
+            Some((_, Footer { next, .. })) if next != 0 => {
+                let next = segment::name(next);
+                Err(self.here().damaged(format!("segment {next} should follow, and is gone")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A sealed segment must end with a seal, just before the event `next`.
+    pub(crate) fn must_be_sealed(&self, next: u64) -> Result<(), JournalError> {
+        let told = self.footer.filter(|_| self.clean).map(|(_, footer)| footer.next);
+        match told {
+            // The seal is written before the next segment gets its name, and completed after.
+            Some(told) if self.seq + 1 == next && (told == next || told == 0) => Ok(()),
+            Some(_) | None => Err(self.here().damaged("the segment is not sealed where it ends")),
+        }
     }
 
     /// Applies a frame that is whole. What does not follow then is no torn write: it is damage.
@@ -368,5 +385,5 @@ fn resembles(expected: &[u8], actual: &[u8]) -> bool {
 ///
 /// Secrets are known to the live view and never written, so values cannot be compared.
 pub(crate) fn view_bytes(view: &View) -> Result<Vec<Vec<u8>>, JournalError> {
-    view.atoms().map(|atom: &Atom| crate::journal::codec::encode(atom.known())).collect()
+    view.atoms().map(|atom| codec::encode(atom.known())).collect()
 }

@@ -1,0 +1,223 @@
+//! Reading everything and proving that it fits together.
+
+use super::core::Core;
+use super::error::{self, JournalError};
+use super::frame;
+use super::read::packed;
+use super::storage::StoredFile;
+use super::view::View;
+use super::wal::recover::{Mend, Scan, view_bytes};
+use super::wal::segment::{self, SEGMENT_HEADER_BYTES, Spot};
+
+/// What was read and found right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// The number of the first event that is kept.
+    pub oldest: u64,
+    /// Events from that one on.
+    pub events: u64,
+    /// Events in the history, of these.
+    pub packed: u64,
+    /// Atoms that exist.
+    pub atoms: usize,
+    /// Segments of the write-ahead log.
+    pub segments: usize,
+    /// Bytes of segments and packed frames.
+    pub bytes: u64,
+}
+
+/// The fold so far.
+struct Fold {
+    view: View,
+    seq: u64,
+    chain: u32,
+}
+
+fn inconsistent<T>(seq: u64, problem: impl Into<String>) -> Result<T, JournalError> {
+    Err(JournalError::Inconsistent { seq, problem: problem.into() })
+}
+
+impl Core {
+    /// See [`Journal::verify`](super::Journal::verify).
+    pub(crate) fn verify(&self) -> Result<Verified, JournalError> {
+        let _stay = self.maintenance.segments_stay.lock();
+        let newest = self.newest()?;
+        let oldest = self.oldest_seq()?;
+        let mut verified = Verified {
+            oldest,
+            events: newest.seq + 1 - oldest,
+            packed: 0,
+            atoms: newest.view.len(),
+            segments: newest.firsts.len(),
+            bytes: newest.bytes.len() as u64,
+        };
+        let in_log = newest.firsts.first().copied().unwrap_or(1);
+        // What is both in the history and still in a segment must be the same.
+        let mut twice = Vec::new();
+        let mut fold = self.fold_history(in_log, &mut twice, &mut verified)?;
+        for (position, first) in newest.firsts.iter().enumerate() {
+            let name = segment::name(*first);
+            let path = self.storage.path(&name);
+            let read;
+            let (bytes, next) = match newest.firsts.get(position + 1) {
+                None => (&newest.bytes, None),
+                Some(next) => {
+                    let file = self
+                        .storage
+                        .open(&name)
+                        .map_err(|e| error::io("cannot open segment", path.clone(), e))?;
+                    read = whole(&*file, || path.clone())?;
+                    verified.bytes += read.len() as u64;
+                    (&read, Some(*next))
+                }
+            };
+            let mut scan = Scan::preface(bytes, path, *first)?;
+            let (before, chain) = (view_bytes(&scan.view)?, scan.chain);
+            if let Some(fold) = &fold {
+                if fold.seq + 1 != *first || fold.chain != chain {
+                    return inconsistent(*first, format!("segment {name} does not follow"));
+                }
+                if view_bytes(&fold.view)? != before {
+                    return inconsistent(*first, "a snapshot is not what the events give");
+                }
+            }
+            let start = scan.offset;
+            scan.events()?;
+            match next {
+                Some(next) => scan.must_be_sealed(next)?,
+                None if scan.cut.is_some() && !newest.torn => {
+                    let spot = Spot {
+                        path: self.storage.path(&name),
+                        offset: scan.offset as u64,
+                        seq: Some(scan.seq + 1),
+                    };
+                    return Err(spot.damaged("there is something after the last event"));
+                }
+                None => {}
+            }
+            compare(&twice, &bytes[start..scan.offset])?;
+            fold = Some(Fold { view: scan.view, seq: scan.seq, chain: scan.chain });
+        }
+        match fold {
+            // What was in doubt may be there, or not.
+            Some(fold) if newest.poisoned && fold.seq >= newest.seq => Ok(verified),
+            Some(fold) if fold.seq != newest.seq => {
+                inconsistent(fold.seq, format!("the last event should be {}", newest.seq))
+            }
+            Some(fold) if view_bytes(&fold.view)? != view_bytes(&newest.view)? => {
+                inconsistent(fold.seq, "the events give other atoms than there are")
+            }
+            Some(_) | None => Ok(verified),
+        }
+    }
+
+    /// Folds the history up to where the segments begin.
+    fn fold_history(
+        &self,
+        in_log: u64,
+        twice: &mut Vec<(u64, u32)>,
+        verified: &mut Verified,
+    ) -> Result<Option<Fold>, JournalError> {
+        let Some(head) = self.history.head()? else {
+            return match in_log {
+                1 => Ok(Some(Fold { view: View::default(), seq: 0, chain: frame::CHAIN_START })),
+                _ => Err(JournalError::HistoryDamaged {
+                    problem: format!("the events before {in_log} are gone"),
+                }),
+            };
+        };
+        let mut fold = Fold { view: View::default(), seq: head.first - 1, chain: 0 };
+        let mut chain = (head.first == 1).then_some(frame::CHAIN_START);
+        let mut next = head.first;
+        while next <= head.last {
+            let Some(frames) = self.history.frames(next)? else {
+                return Err(JournalError::HistoryDamaged { problem: format!("no event {next}") });
+            };
+            verified.bytes += frames.len() as u64;
+            let mut offset = 0;
+            while let Some(event) = packed(&frames, &mut offset)? {
+                let header = event.header;
+                if header.seq != next || chain.is_some_and(|chain| chain != header.prev) {
+                    let problem = format!("event {next} does not follow the one before it");
+                    return Err(JournalError::HistoryDamaged { problem });
+                }
+                chain = Some(header.crc);
+                next += 1;
+                verified.packed += 1;
+                if header.seq >= in_log {
+                    twice.push((header.seq, header.crc));
+                    continue;
+                }
+                let record = event.record;
+                let atom = fold.view.apply(record.atom, record.at, &record.fact);
+                match atom {
+                    Ok(atom) if atom.state() == record.state => {}
+                    Ok(_) => return inconsistent(record.seq, "it leads to another state"),
+                    Err(unfit) => return inconsistent(record.seq, unfit.to_string()),
+                }
+                fold.seq = header.seq;
+                fold.chain = header.crc;
+            }
+        }
+        if chain != Some(head.chain) {
+            let problem = format!("event {} is not the one that was packed", head.last);
+            return Err(JournalError::HistoryDamaged { problem });
+        }
+        // A history whose beginning was compacted away gives no view of its own.
+        Ok((head.first == 1).then_some(fold))
+    }
+
+    /// The newest segment and the atoms as they are, at one moment.
+    fn newest(&self) -> Result<Newest, JournalError> {
+        let decided = self.decided.lock();
+        // A poisoned journal has nothing under way either.
+        let poisoned = self.drain().is_err();
+        let bytes =
+            whole(&*decided.segment.file, || self.storage.path(&decided.segment.name))?;
+        let (view, seq) = {
+            let seen = self.visible.lock();
+            (seen.view.clone(), seen.seq)
+        };
+        let firsts = self.catalog.lock().firsts();
+        let torn = poisoned || matches!(decided.mend, Mend::Zeros { .. });
+        Ok(Newest { bytes, view, seq, firsts, torn, poisoned })
+    }
+}
+
+struct Newest {
+    bytes: Vec<u8>,
+    view: View,
+    seq: u64,
+    firsts: Vec<u64>,
+    /// What follows the last event may be anything.
+    torn: bool,
+    poisoned: bool,
+}
+
+fn whole(
+    file: &dyn StoredFile,
+    path: impl Fn() -> std::path::PathBuf,
+) -> Result<Vec<u8>, JournalError> {
+    let failed = |source| error::io("cannot read segment", path(), source);
+    let len = usize::try_from(file.len().map_err(failed)?).unwrap_or(usize::MAX);
+    if len < SEGMENT_HEADER_BYTES {
+        return Err(Spot { path: path(), offset: 0, seq: None }.damaged("the file is too short"));
+    }
+    let mut bytes = vec![0; len];
+    let read = file.read_at(&mut bytes, 0).map_err(failed)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Whether the frames of a segment that are also in the history are the same there.
+fn compare(twice: &[(u64, u32)], mut frames: &[u8]) -> Result<(), JournalError> {
+    while let Ok((header, _)) = frame::decode(frames) {
+        let found = twice.binary_search_by_key(&header.seq, |(seq, _)| *seq);
+        if header.kind == frame::Kind::Event && found.is_ok_and(|at| twice[at].1 != header.crc) {
+            return inconsistent(header.seq, "history and write-ahead log disagree about it");
+        }
+        frames = &frames[header.frame_bytes()..];
+    }
+    Ok(())
+}

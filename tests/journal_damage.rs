@@ -1,0 +1,220 @@
+//! What opening and verifying make of files that are not what was written.
+
+mod common;
+
+use caesium::atom::AtomSpec;
+use caesium::journal::storage::{Crash, Keep, MemoryStorage};
+use caesium::journal::{JournalError, JournalOptions, Record};
+use caesium::lifecycle::Event;
+use common::*;
+
+const FIRST: &str = "00000000000000000001.seg";
+
+fn tiny() -> JournalOptions {
+    // The room that atoms are granted comes on top of this.
+    JournalOptions::default().segment_bytes(4096)
+}
+
+fn copy_of(bytes: &[u8]) -> Store {
+    let memory = MemoryStorage::new();
+    memory.put(FIRST, bytes.to_vec());
+    Store::on(memory, std::sync::Arc::new(caesium::journal::MemoryHistory::new()))
+}
+
+/// A closed store with a few events in one segment.
+fn closed() -> (Vec<u8>, Vec<Record>) {
+    let store = Store::memory();
+    let (journal, _) = store.open_with(tiny()).unwrap();
+    append(&journal, id(1), created(AtomSpec::command("true").name("one"))).unwrap();
+    append(&journal, id(1), started()).unwrap();
+    append(&journal, id(1), lost()).unwrap();
+    let records = all(&journal);
+    journal.close().unwrap();
+    (store.disk_twin().contents(FIRST).unwrap(), records)
+}
+
+#[test]
+fn every_flipped_bit_of_a_closed_store_is_refused_and_left_as_it_is() {
+    let (mut bytes, _) = closed();
+    for bit in 0..bytes.len() * 8 {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let store = copy_of(&bytes);
+        match store.open_with(tiny()) {
+            Err(JournalError::Damaged { .. } | JournalError::Newer { .. }) => {}
+            other => panic!("bit {} of byte {}: {other:?}", bit % 8, bit / 8),
+        }
+        assert_eq!(store.disk_twin().contents(FIRST).unwrap(), bytes, "bit {bit}");
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn a_truncated_store_is_refused_at_every_length() {
+    let (bytes, _) = closed();
+    for length in 0..bytes.len() {
+        let store = copy_of(&bytes[..length]);
+        assert!(
+            matches!(store.open_with(tiny()), Err(JournalError::Damaged { .. })),
+            "length {length}"
+        );
+        assert_eq!(store.disk_twin().contents(FIRST).unwrap(), bytes[..length]);
+    }
+}
+
+/// An open store whose last write is cut at every byte: what was acknowledged before it stays.
+#[test]
+fn a_write_that_is_torn_at_any_byte_costs_at_most_its_own_group() {
+    let store = Store::memory();
+    let (journal, _) = store.open_with(tiny()).unwrap();
+    append(&journal, id(1), created(AtomSpec::command("true"))).unwrap();
+    append(&journal, id(1), started()).unwrap();
+    let before = store.disk_twin().contents(FIRST).unwrap();
+    let acknowledged = all(&journal);
+    // One change of three events is one group.
+    let ((), ticket) = journal
+        .change(|draft| -> Result<(), JournalError> {
+            draft.append(id(1), at(9), lost())?;
+            draft.append(id(1), at(9), Event::DeleteAsked.into())?;
+            draft.append(id(1), at(9), Event::Removed.into())?;
+            Ok(())
+        })
+        .unwrap();
+    ticket.wait().unwrap();
+    let whole = all(&journal);
+    let after = store.disk_twin().contents(FIRST).unwrap();
+    let start = before.iter().zip(&after).position(|(left, right)| left != right).unwrap();
+    let end = after.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for cut in start..=end {
+        let mut bytes = after[..cut].to_vec();
+        bytes.resize(after.len(), 0);
+        let store = copy_of(&bytes);
+        let (journal, recovery) = store.open_with(tiny()).unwrap();
+        let kept = all(&journal);
+        assert!(kept.len() >= acknowledged.len() && whole.starts_with(&kept), "cut at {cut}");
+        // Nothing is left out in silence: a torn frame is reported. The last
+        // bytes of a frame can be zeros, and then nothing is torn.
+        assert_eq!(recovery.cut.is_some(), !frame_ends(&bytes[start..]), "cut at {cut}");
+        assert!(!recovery.clean);
+        // And the journal goes on, cleanly, whatever was there.
+        append(&journal, id(7), created(AtomSpec::command("true"))).unwrap();
+        journal.verify().unwrap();
+        journal.close().unwrap();
+        let (journal, recovery) = store.open_with(tiny()).unwrap();
+        assert_eq!((recovery.events, recovery.clean), (kept.len() as u64 + 1, true));
+        journal.verify().unwrap();
+    }
+}
+
+/// Whether only whole frames, and then zeros, are there.
+fn frame_ends(mut bytes: &[u8]) -> bool {
+    while bytes.iter().any(|byte| *byte != 0) {
+        let length = u32::from_le_bytes(bytes[8..12].try_into().unwrap()) as usize;
+        let crc = u32::from_le_bytes(bytes[32..36].try_into().unwrap());
+        let payload = &bytes[36..];
+        if crc32c::crc32c(&bytes[..32]) != crc
+            || payload.len() < length
+            || crc32c::crc32c(&payload[..length])
+                != u32::from_le_bytes(bytes[28..32].try_into().unwrap())
+        {
+            return false;
+        }
+        bytes = &payload[length..];
+    }
+    true
+}
+
+#[test]
+fn damage_before_the_last_group_of_an_open_store_is_refused() {
+    let store = Store::memory();
+    let (journal, _) = store.open_with(tiny()).unwrap();
+    append(&journal, id(1), created(AtomSpec::command("true"))).unwrap();
+    let one = store.disk_twin().contents(FIRST).unwrap();
+    append(&journal, id(1), started()).unwrap();
+    let two = store.disk_twin().contents(FIRST).unwrap();
+    let border = one.iter().zip(&two).position(|(left, right)| left != right).unwrap();
+    let end = two.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for at in 0..end {
+        let mut bytes = two.clone();
+        bytes[at] ^= 0x10;
+        let store = copy_of(&bytes);
+        let opened = store.open_with(tiny());
+        if at < border {
+            assert!(opened.is_err(), "byte {at} before the last group");
+            assert_eq!(store.disk_twin().contents(FIRST).unwrap(), bytes);
+        } else if let Ok((_, recovery)) = opened {
+            // The last group cannot be told from a torn write: cut, and said so.
+            assert_eq!(recovery.events, 1, "byte {at}");
+            assert!(recovery.cut.is_some(), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn whatever_a_crash_leaves_what_was_acknowledged_is_there() {
+    for seed in 0..300 {
+        let mut memory = MemoryStorage::new();
+        let history = std::sync::Arc::new(caesium::journal::MemoryHistory::new());
+        let mut acknowledged: Vec<Record> = Vec::new();
+        for round in 0..4 {
+            let store = Store::on(memory.clone(), history.clone());
+            let (journal, _) = store.open_with(tiny()).unwrap_or_else(|error| {
+                panic!("seed {seed}, round {round}: {error}");
+            });
+            let found = all(&journal);
+            assert!(found.starts_with(&acknowledged), "seed {seed}, round {round}");
+            let atom = id(seed * 10 + round);
+            append(&journal, atom, created(AtomSpec::command("true").arg("x".repeat(700)))).unwrap();
+            append(&journal, atom, started()).unwrap();
+            acknowledged = all(&journal);
+            // On its way when the machine dies, or already there.
+            let tickets: Vec<_> = (0..3)
+                .map(|more| {
+                    let spec = AtomSpec::command("true").arg("y".repeat(900));
+                    queue(&journal, id(1_000_000 + seed * 100 + round * 10 + more), created(spec))
+                })
+                .collect();
+            let keep = [Keep::Some, Keep::Nothing, Keep::All][(seed % 3) as usize];
+            let sector = if seed % 2 == 0 { 512 } else { 4096 };
+            memory = memory.crash(Crash { seed: seed * 7 + round, keep, sector });
+            drop(tickets);
+        }
+    }
+}
+
+#[test]
+fn a_missing_newest_segment_is_noticed() {
+    let store = Store::memory();
+    let (journal, _) = store.open_with(tiny()).unwrap();
+    for number in 0..40 {
+        life(&journal, number).unwrap();
+    }
+    journal.close().unwrap();
+    let names = store.storage.list().unwrap();
+    assert!(names.len() > 1);
+    store.storage.remove(names.last().unwrap()).unwrap();
+    let refused = store.open_with(tiny()).unwrap_err();
+    assert!(refused.to_string().contains("should follow"), "{refused}");
+}
+
+#[test]
+fn verify_finds_a_flipped_bit_in_an_older_segment() {
+    let store = Store::memory();
+    let (journal, _) = store.open_with(tiny()).unwrap();
+    for number in 0..40 {
+        life(&journal, number).unwrap();
+    }
+    assert_eq!(journal.verify().unwrap().events, 200);
+    journal.close().unwrap();
+    let names = store.storage.list().unwrap();
+    let older = &names[names.len() - 2];
+    let good = store.disk_twin().contents(older).unwrap();
+    for at in (0..good.len()).step_by(97) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 4;
+        store.disk_twin().put(older, bytes);
+        let (journal, _) = store.open_with(tiny()).unwrap();
+        assert!(journal.verify().is_err(), "byte {at}");
+    }
+    store.disk_twin().put(older, good);
+    store.open_with(tiny()).unwrap().0.verify().unwrap();
+}

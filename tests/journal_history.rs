@@ -1,0 +1,157 @@
+//! Events that have left the write-ahead log: packed into sled, and read as if they had not.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use caesium::atom::AtomSpec;
+use caesium::journal::{Journal, JournalError, JournalOptions, Recovery, SEALED_KEPT};
+use caesium::lifecycle::Event;
+use common::*;
+
+fn options() -> JournalOptions {
+    JournalOptions::default().segment_bytes(32 << 10)
+}
+
+fn open(dir: &Path) -> (Journal, Recovery) {
+    Journal::open_dir(dir, options()).unwrap()
+}
+
+fn segments(dir: &Path) -> usize {
+    let names = fs::read_dir(dir.join("wal")).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".seg")).count()
+}
+
+/// Appends lives until the packer has packed and removed segments.
+fn fill(journal: &Journal, dir: &Path, from: u64) -> u64 {
+    let patience = Instant::now() + Duration::from_secs(120);
+    let mut number = from;
+    let head = dir.join("history.head");
+    let before = fs::read(&head).ok();
+    while fs::read(&head).ok() == before || segments(dir) > SEALED_KEPT + 2 {
+        assert!(Instant::now() < patience, "nothing was packed");
+        life(journal, number).unwrap();
+        number += 1;
+    }
+    number
+}
+
+fn contiguous(journal: &Journal) -> u64 {
+    let mut next = 1;
+    for record in journal.read(1).unwrap() {
+        assert_eq!(record.unwrap().seq, next);
+        next += 1;
+    }
+    assert_eq!(next - 1, journal.recent_seq());
+    next - 1
+}
+
+#[test]
+fn reading_is_unbroken_across_history_and_log_and_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let next = fill(&journal, dir.path(), 0);
+    let events = contiguous(&journal);
+    assert_eq!(events, next * 5);
+    let verified = journal.verify().unwrap();
+    assert!(verified.packed > 0 && verified.oldest == 1 && verified.events == events);
+    let life_of_first: Vec<&str> =
+        journal.read_atom(id(0)).unwrap().iter().map(|record| record.event_name()).collect();
+    assert_eq!(life_of_first, ["created", "started", "lost_sight", "delete_asked", "removed"]);
+    journal.close().unwrap();
+    assert!(dir.path().join("history.sum").exists());
+    let (journal, recovery) = open(dir.path());
+    assert!(recovery.clean);
+    assert_eq!(contiguous(&journal), events);
+    fill(&journal, dir.path(), next);
+    contiguous(&journal);
+    journal.verify().unwrap();
+    let blobs = fs::read_dir(dir.path().join("history/blobs")).unwrap().count();
+    assert_eq!(blobs, 0);
+}
+
+#[test]
+fn large_frames_are_packed_in_parts_and_no_blob_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    for number in 0..12 {
+        let spec = AtomSpec::command("true").args((0..14).map(|_| "x".repeat(60_000)));
+        append(&journal, id(number), created(spec)).unwrap();
+        append(&journal, id(number), lost()).unwrap();
+        append(&journal, id(number), Event::DeleteAsked.into()).unwrap();
+        append(&journal, id(number), Event::Removed.into()).unwrap();
+    }
+    let next = fill(&journal, dir.path(), 1000);
+    assert!(next >= 1000);
+    contiguous(&journal);
+    journal.verify().unwrap();
+    journal.close().unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("history/blobs")).unwrap().count(), 0);
+    open(dir.path()).0.verify().unwrap();
+}
+
+#[test]
+fn a_history_that_was_not_handed_over_is_proven_on_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    fill(&journal, dir.path(), 0);
+    journal.close().unwrap();
+    fs::remove_file(dir.path().join("history.sum")).unwrap();
+    let (journal, _) = open(dir.path());
+    contiguous(&journal);
+    journal.verify().unwrap();
+    assert!(!dir.path().join("history.new").exists());
+    assert!(!dir.path().join("history.old").exists());
+}
+
+#[test]
+fn a_damaged_history_is_reported_and_left_as_it_is_while_the_journal_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let next = fill(&journal, dir.path(), 0);
+    journal.close().unwrap();
+    let db = dir.path().join("history/db");
+    let mut bytes = fs::read(&db).unwrap();
+    let magic = [0xCA, 0xE5, 0x1A, 0x6D];
+    let frame = bytes.windows(4).position(|window| window == magic).unwrap();
+    bytes[frame + 50] ^= 1;
+    fs::write(&db, &bytes).unwrap();
+    let (journal, _) = open(dir.path());
+    let first = journal.read(1).unwrap().next().unwrap();
+    assert!(matches!(first, Err(JournalError::HistoryDamaged { .. })), "{first:?}");
+    assert!(matches!(journal.verify(), Err(JournalError::HistoryDamaged { .. })));
+    // Newer events are in the log, and more come; nothing unpacked is removed.
+    for number in next..next + 200 {
+        life(&journal, number).unwrap();
+    }
+    let last = journal.recent_seq();
+    assert_eq!(journal.read(last).unwrap().next().unwrap().unwrap().seq, last);
+    journal.close().unwrap();
+    assert_eq!(fs::read(&db).unwrap(), bytes);
+    assert!(segments(dir.path()) > SEALED_KEPT + 1);
+}
+
+#[test]
+fn a_log_that_is_gone_beside_a_history_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    fill(&journal, dir.path(), 0);
+    journal.close().unwrap();
+    fs::remove_dir_all(dir.path().join("wal")).unwrap();
+    let refused = Journal::open_dir(dir.path(), options()).unwrap_err();
+    assert!(matches!(refused, JournalError::Damaged { .. }), "{refused}");
+}
+
+#[test]
+fn files_are_ours_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    life(&journal, 1).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let wal = dir.path().join("wal");
+    assert_eq!(mode(&wal), 0o700);
+    assert_eq!(mode(&wal.join("00000000000000000001.seg")), 0o600);
+}
