@@ -262,6 +262,7 @@ fn check(engine: &ProcessEngine, said: &[(String, AtomId)]) {
             assert!(matches!(atom.exit_code(), Some(0 | 3)), "{atom:#?}");
         }
     }
+    engine.verify().unwrap();
 }
 
 /// Ends and deletes everything, and sees that nothing runs that the journal did not know, and that nothing ran twice.

@@ -163,7 +163,8 @@ fn whatever_a_crash_leaves_what_was_acknowledged_is_there() {
             let found = all(&journal);
             assert!(found.starts_with(&acknowledged), "seed {seed}, round {round}");
             let atom = id(seed * 10 + round);
-            append(&journal, atom, created(AtomSpec::command("true").arg("x".repeat(700)))).unwrap();
+            append(&journal, atom, created(AtomSpec::command("true").arg("x".repeat(700))))
+                .unwrap();
             append(&journal, atom, started()).unwrap();
             acknowledged = all(&journal);
             // On its way when the machine dies, or already there.

@@ -78,6 +78,7 @@ fn what_has_stopped_is_found_as_it_was() {
     engine.close().unwrap();
     let engine = open(dir.path(), &world);
     assert_eq!(engine.list(&ListRequest::all()).unwrap(), atoms);
+    assert_eq!(engine.verify().unwrap().atoms, 4);
 }
 
 #[test]

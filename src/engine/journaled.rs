@@ -15,7 +15,7 @@ use crate::atom::{Atom, AtomId};
 use crate::driver::{Command, Driver, Order};
 use crate::journal::{
     Creation, Draft, Fact, Journal, JournalError, JournalOptions, Records, Recovery, Subscription,
-    Unfit,
+    Unfit, Verified,
 };
 use crate::lifecycle::{
     Event, EventKind, Rejection, State, Stop, StopCause, StopOrder, allowed_events,
@@ -108,6 +108,15 @@ impl<D: Driver> JournaledEngine<D> {
     /// The number of the newest durable event; 0 when there is none.
     pub fn durable_seq(&self) -> u64 {
         self.core.journal.durable_seq()
+    }
+
+    /// Reads the whole journal, checks every byte of it, and that folding the events gives the stored states.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and where.
+    pub fn verify(&self) -> Result<Verified, Error> {
+        Ok(self.core.journal.verify()?)
     }
 
     /// Closes the engine: living atoms are stopped or left, as [`OnClose`] says; the journal is sealed.

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::Record;
 use super::change::Draft;
 use super::core::Core;
 use super::error::JournalError;
-use super::Record;
 use super::history::{History, MemoryHistory};
 use super::open::{self, Recovery};
 use super::options::JournalOptions;

@@ -49,10 +49,7 @@ impl Recovery {
 type Stores = (Arc<dyn Storage>, Arc<dyn History>);
 
 /// The storage and the history of a store.
-pub(crate) fn stores(
-    dir: &Path,
-    options: &JournalOptions,
-) -> Result<Stores, JournalError> {
+pub(crate) fn stores(dir: &Path, options: &JournalOptions) -> Result<Stores, JournalError> {
     let wal = dir.join("wal");
     if !options.must_exist && !wal.exists() {
         make_dir(&wal)?;

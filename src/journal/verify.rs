@@ -173,8 +173,7 @@ impl Core {
         let decided = self.decided.lock();
         // A poisoned journal has nothing under way either.
         let poisoned = self.drain().is_err();
-        let bytes =
-            whole(&*decided.segment.file, || self.storage.path(&decided.segment.name))?;
+        let bytes = whole(&*decided.segment.file, || self.storage.path(&decided.segment.name))?;
         let (view, seq) = {
             let seen = self.visible.lock();
             (seen.view.clone(), seen.seq)

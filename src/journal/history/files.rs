@@ -219,7 +219,11 @@ pub(super) fn copy_for_proof(dir: &Path) -> Result<PathBuf, JournalError> {
     let copy = beside(dir, ".new");
     remove_tree(&copy)?;
     let make = |path: &Path| {
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(io("cannot create", path))
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(path)
+            .map_err(io("cannot create", path))
     };
     make(&copy)?;
     for (name, from) in walk(dir).map_err(io("cannot read history", dir))? {

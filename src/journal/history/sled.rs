@@ -376,9 +376,7 @@ impl Opened {
         let db = sled::Db::clone(&self.db);
         watched("flush", move || db.flush())?;
         // A failed sync is final: what was flushed may be gone, and a second one would not tell.
-        self.file
-            .sync_data()
-            .map_err(|error| Trouble::Damage(format!("its sync failed: {error}")))
+        self.file.sync_data().map_err(|error| Trouble::Damage(format!("its sync failed: {error}")))
     }
 }
 
