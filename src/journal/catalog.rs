@@ -31,6 +31,11 @@ impl Catalog {
         self.segments.remove(&first);
     }
 
+    /// Adds one again that could not be removed.
+    pub(crate) fn put_back(&mut self, first: u64) {
+        self.segments.insert(first, None);
+    }
+
     /// The first events of all segments.
     pub(crate) fn firsts(&self) -> Vec<u64> {
         self.segments.keys().copied().collect()

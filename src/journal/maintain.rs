@@ -149,9 +149,11 @@ impl Core {
             // Readers that have it open read on; others find it in the history.
             self.catalog.lock().remove(*first);
             let name = segment::name(*first);
-            self.storage.remove(&name).map_err(|source| {
-                error::io("cannot remove packed segment", self.storage.path(&name), source)
-            })?;
+            if let Err(source) = self.storage.remove(&name) {
+                self.catalog.lock().put_back(*first);
+                let path = self.storage.path(&name);
+                return Err(error::io("cannot remove packed segment", path, source));
+            }
             // One at a time, so that a crash never leaves a gap between two that stay.
             self.storage
                 .sync_dir()

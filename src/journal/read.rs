@@ -25,8 +25,12 @@ pub struct Records {
 #[derive(Debug)]
 enum Source {
     None,
-    Segment(Box<SegmentReader>),
-    History { frames: Vec<u8>, offset: usize },
+    /// The event was read already, to know that it is there.
+    Segment(Box<SegmentReader>, Option<ReadEvent>),
+    History {
+        frames: Vec<u8>,
+        offset: usize,
+    },
 }
 
 impl Records {
@@ -41,7 +45,7 @@ impl Records {
     /// Lets it read up to a later event.
     pub(crate) fn extend(&mut self, end: u64) {
         self.end = end;
-        if let Source::Segment(reader) = &mut self.source {
+        if let Source::Segment(reader, _) = &mut self.source {
             reader.refresh();
         }
     }
@@ -56,7 +60,10 @@ impl Records {
         while self.next <= self.end {
             let event = match &mut self.source {
                 Source::None => None,
-                Source::Segment(reader) => reader.next()?,
+                Source::Segment(reader, first) => match first.take() {
+                    Some(event) => Some(event),
+                    None => reader.next()?,
+                },
                 Source::History { frames, offset } => packed(frames, offset)?,
             };
             let Some(event) = event else {
@@ -91,18 +98,22 @@ impl Records {
                 }
                 Err(error) => return Err(error),
             };
-            // A segment that ends before the event is not the one it should be in.
-            while reader.seq() < seq {
-                if reader.next()?.is_none() {
-                    if let Some(frames) = self.core.history.frames(seq)? {
-                        return Ok(Source::History { frames, offset: 0 });
+            loop {
+                match reader.next()? {
+                    Some(event) if event.header.seq == seq => {
+                        return Ok(Source::Segment(Box::new(reader), Some(event)));
                     }
-                    let path = self.core.storage.path(&segment::name(first));
-                    let spot = Spot { path, offset: reader.bytes(), seq: Some(seq) };
-                    return Err(spot.damaged("the segment that should have this event ends before"));
+                    Some(_) => {}
+                    None => break,
                 }
             }
-            return Ok(Source::Segment(Box::new(reader)));
+            // The segment after this one was packed and removed before it.
+            if let Some(frames) = self.core.history.frames(seq)? {
+                return Ok(Source::History { frames, offset: 0 });
+            }
+            let path = self.core.storage.path(&segment::name(first));
+            let spot = Spot { path, offset: reader.bytes(), seq: Some(seq) };
+            return Err(spot.damaged("the segment that should have this event ends before it"));
         }
         match self.core.history.frames(seq)? {
             Some(frames) => Ok(Source::History { frames, offset: 0 }),

@@ -125,9 +125,18 @@ impl SegmentReader {
             if start.iter().all(|byte| *byte == 0) {
                 return Ok(None);
             }
-            let header = frame::decode_header(start).map_err(|flaw| self.spot().flawed(flaw))?;
+            let header = match frame::decode_header(start) {
+                Ok(header) => header,
+                // After a footer nothing but a torn mark can be here; opening and verifying look closer.
+                Err(_) if self.footer.is_some() => return Ok(None),
+                Err(flaw) => return Err(self.spot().flawed(flaw)),
+            };
             let bytes = self.peek(header.frame_bytes())?.to_vec();
-            let (_, payload) = frame::decode(&bytes).map_err(|flaw| self.spot().flawed(flaw))?;
+            let payload = match frame::decode(&bytes) {
+                Ok((_, payload)) => payload,
+                Err(_) if self.footer.is_some() => return Ok(None),
+                Err(flaw) => return Err(self.spot().flawed(flaw)),
+            };
             match header.kind {
                 Kind::Event => {}
                 Kind::Footer => {

@@ -115,6 +115,8 @@ pub(crate) struct Scan<'a> {
     group_first: u64,
     pub(crate) cut: Option<Cut>,
     pub(crate) clean: bool,
+    /// What is torn is the footer that tells of a successor.
+    successor_torn: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -139,6 +141,7 @@ impl<'a> Scan<'a> {
             group_first: 0,
             cut: None,
             clean: false,
+            successor_torn: false,
         };
         let (header, payload) =
             frame::decode(bytes).map_err(|flaw| scan.spot(None).flawed(flaw))?;
@@ -229,13 +232,29 @@ impl<'a> Scan<'a> {
                 let next = segment::name(next);
                 Err(self.here().damaged(format!("segment {next} should follow, and is gone")))
             }
+            // It is written once the successor's name is durable.
+            Some(_) if self.successor_torn && !self.opened_torn() => {
+                Err(self.here().damaged("the segment that should follow is gone"))
+            }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether what is torn can also be a mark: both begin alike.
+    fn opened_torn(&self) -> bool {
+        match self.mend {
+            Mend::Zeros { bytes, then_mark: Some(footer_crc) } => {
+                let mark = segment::opened(self.seq, footer_crc);
+                bytes as usize <= mark.len() && is_torn(&mark, self.rest(), self.offset)
+            }
+            Mend::Nothing | Mend::Mark { .. } | Mend::Zeros { .. } => false,
         }
     }
 
     /// A sealed segment must end with a seal, just before the event `next`.
     pub(crate) fn must_be_sealed(&self, next: u64) -> Result<(), JournalError> {
-        let told = self.footer.filter(|_| self.clean).map(|(_, footer)| footer.next);
+        let ends = self.clean || self.successor_torn;
+        let told = self.footer.filter(|_| ends).map(|(_, footer)| footer.next);
         match told {
             // The seal is written before the next segment gets its name, and completed after.
             Some(told) if self.seq + 1 == next && (told == next || told == 0) => Ok(()),
@@ -306,9 +325,14 @@ impl<'a> Scan<'a> {
         let mut then_mark = None;
         if let Some((footer_crc, _)) = self.footer {
             // After a footer nothing is written before the mark is durable, so
-            // only a piece of that mark can be here.
+            // only a piece of that mark can be here; or of the footer that
+            // tells of the segment that follows.
             let mark = segment::opened(self.seq, footer_crc);
-            if used > mark.len() || !is_torn(&mark, rest, self.offset) {
+            let told = Footer { events: self.seq + 1 - self.first, next: self.seq + 1 };
+            let (told, _) = segment::footer(self.seq, self.chain, told);
+            if used <= told.len() && is_torn(&told, rest, self.offset) {
+                self.successor_torn = true;
+            } else if used > mark.len() || !is_torn(&mark, rest, self.offset) {
                 return Err(self.here().damaged("the segment was closed, and changed after that"));
             }
             then_mark = Some(footer_crc);
