@@ -27,3 +27,10 @@ pub enum Durability {
     /// Nothing is written. For tests.
     Memory,
 }
+
+/// What the fuzz targets in `fuzz/` call. Not part of the API.
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::journal::fuzzing::{frame, lifecycle};
+}

@@ -115,8 +115,12 @@ fn a_damaged_history_is_reported_and_left_as_it_is_while_the_journal_goes_on() {
     let db = dir.path().join("history/db");
     let mut bytes = fs::read(&db).unwrap();
     let magic = [0xCA, 0xE5, 0x1A, 0x6D];
-    let frame = bytes.windows(4).position(|window| window == magic).unwrap();
-    bytes[frame + 50] ^= 1;
+    // sled keeps older copies of its pages: damage every frame there is.
+    let frames = bytes.windows(4).enumerate().filter(|(_, window)| *window == magic);
+    let frames: Vec<usize> = frames.map(|(at, _)| at).collect();
+    for frame in frames {
+        bytes[frame + 50] ^= 1;
+    }
     fs::write(&db, &bytes).unwrap();
     let (journal, _) = open(dir.path());
     let first = journal.read(1).unwrap().next().unwrap();

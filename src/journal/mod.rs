@@ -14,6 +14,8 @@ mod codec;
 mod core;
 mod error;
 mod frame;
+#[cfg(feature = "test-util")]
+pub(crate) mod fuzzing;
 mod handle;
 mod history;
 mod maintain;

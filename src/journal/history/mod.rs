@@ -38,8 +38,13 @@ pub struct Chunk {
     pub atoms: Vec<(AtomId, u64)>,
 }
 
-/// The most bytes of frames in one chunk, but for a single frame that is larger.
-pub const CHUNK_BYTES: usize = 64 << 10;
+/// The most bytes of frames in one chunk, but for a single frame that is
+/// larger, and in one value of sled.
+///
+/// sled puts up to seventeen neighbouring values into one page before it splits
+/// it, and a page over a quarter of its segments becomes a blob, which it never
+/// syncs: seventeen of these stay well below the 512 KiB that a quarter is.
+pub const CHUNK_BYTES: usize = 16 << 10;
 
 /// Where events go when their segment is sealed.
 pub trait History: fmt::Debug + Send + Sync {

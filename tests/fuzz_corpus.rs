@@ -1,0 +1,80 @@
+//! The seeds of the fuzz targets, replayed. `UPDATE_CORPUS=1` makes the made ones again.
+#![cfg(feature = "test-util")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use caesium::atom::AtomSpec;
+use caesium::journal::JournalOptions;
+use caesium::lifecycle::Event;
+use common::*;
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let mut seeds = 0;
+    for entry in fs::read_dir(corpus(target)).unwrap() {
+        let path = entry.unwrap().path();
+        println!("{}", path.display());
+        run(&fs::read(path).unwrap());
+        seeds += 1;
+    }
+    assert!(seeds >= 4, "the seeds of {target} are in the repository");
+}
+
+#[test]
+fn every_frame_seed_passes() {
+    make_seeds();
+    replay("frame", caesium::fuzzing::frame);
+}
+
+#[test]
+fn every_lifecycle_seed_passes() {
+    replay("lifecycle", caesium::fuzzing::lifecycle);
+}
+
+/// A segment, its frames one by one, and two broken ones.
+fn make_seeds() {
+    if std::env::var_os("UPDATE_CORPUS").is_none() {
+        return;
+    }
+    let store = Store::memory();
+    let (journal, _) = store.open_with(JournalOptions::default().segment_bytes(256)).unwrap();
+    append(&journal, id(1), created(AtomSpec::command("true").name("one"))).unwrap();
+    append(&journal, id(1), started()).unwrap();
+    append(&journal, id(1), lost()).unwrap();
+    append(&journal, id(1), Event::DeleteAsked.into()).unwrap();
+    append(&journal, id(1), Event::Removed.into()).unwrap();
+    journal.close().unwrap();
+    let name = store.storage.list().unwrap().pop().unwrap();
+    let bytes = store.disk_twin().contents(&name).unwrap();
+    let dir = corpus("frame");
+    fs::create_dir_all(&dir).unwrap();
+    let magic = [0xCA, 0xE5, 0x1A, 0x6D];
+    let starts: Vec<usize> =
+        (0..bytes.len() - 4).filter(|at| bytes[*at..at + 4] == magic).collect();
+    for (number, start) in starts.iter().enumerate() {
+        let length = u32::from_le_bytes(bytes[start + 8..start + 12].try_into().unwrap());
+        let end = start + 36 + length as usize;
+        fs::write(dir.join(format!("frame-{number}")), &bytes[*start..end]).unwrap();
+        fs::write(dir.join(format!("payload-{number}")), &bytes[start + 36..end]).unwrap();
+    }
+    fs::write(dir.join("segment"), &bytes).unwrap();
+    fs::write(dir.join("truncated"), &bytes[..bytes.len() / 3]).unwrap();
+    let dir = corpus("lifecycle");
+    fs::create_dir_all(&dir).unwrap();
+    for (name, seed) in [
+        ("whole-life", &[0x20, 1, 0x33, 2, 0x04, 3, 0x06, 4, 0x07, 5][..]),
+        ("never-started", &[0x02, 1, 0x06, 2, 0x07, 3]),
+        ("stopped-before-start", &[0x03, 9, 0x00, 8, 0x13, 7, 0x04, 6]),
+        ("contradicted", &[0x00, 1, 0x08, 2, 0x06, 3, 0x07, 4]),
+        ("clock-goes-back", &[0x00, 255, 0x03, 0, 0x04, 0]),
+        ("refused", &[0x07, 0, 0x04, 0, 0x06, 0, 0x05, 0, 0x05, 0]),
+    ] {
+        fs::write(dir.join(name), seed).unwrap();
+    }
+}
