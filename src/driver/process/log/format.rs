@@ -1,11 +1,11 @@
 //! The bytes of a log, format 1.
 //!
 //! ```text
-//! segment: "caeslog" 1 | offset u64           offset: bytes of output before this segment
+//! segment: "caeslog" 1 | CRC-32C u32 | 0 u32 | offset u64      offset: bytes of output before it
 //! chunk:   CRC-32C u32 | kind u8 | 0 u8×3 | length u32 | 0 u32 | at u64 | offset u64 | bytes
 //! ```
 //!
-//! Little endian. The CRC covers everything after itself, the bytes included.
+//! Little endian. A CRC covers everything after itself, the bytes of output included.
 //! An offset larger than the end of the chunk before it says that the bytes
 //! between were dropped. The last chunk of a complete log is an empty one of
 //! kind *end*, so that a loss at the very end is told too.
@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 const MAGIC: [u8; 8] = *b"caeslog\x01";
 
 /// Bytes of a segment's header.
-pub(crate) const SEGMENT_HEADER: u64 = 16;
+pub(crate) const SEGMENT_HEADER: u64 = 24;
 
 /// Bytes of a chunk's header.
 pub(crate) const HEADER: usize = 32;
@@ -106,14 +106,16 @@ impl ChunkHeader {
 pub(super) fn segment_header(offset: u64) -> [u8; SEGMENT_HEADER as usize] {
     let mut bytes = [0; SEGMENT_HEADER as usize];
     bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..].copy_from_slice(&offset.to_le_bytes());
+    bytes[16..].copy_from_slice(&offset.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[16..]);
+    bytes[8..12].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
 /// Reads the header of a segment: the offset that it begins at.
 pub(super) fn parse_segment_header(bytes: &[u8; SEGMENT_HEADER as usize]) -> Option<u64> {
-    let (magic, offset) = bytes.split_at(8);
-    (magic == MAGIC).then(|| u64::from_le_bytes(offset.try_into().expect("8 bytes")))
+    let offset = u64::from_le_bytes(bytes[16..].try_into().expect("8 bytes"));
+    (segment_header(offset) == *bytes).then_some(offset)
 }
 
 /// The file of a segment.

@@ -46,7 +46,9 @@ struct Segment {
     /// What is read ahead, and where in the file it begins.
     window: Vec<u8>,
     window_at: u64,
-    /// It has a damaged chunk, and nothing after that can be read.
+    /// Its header is whole.
+    has_header: bool,
+    /// It has a damaged part, and nothing after that can be read.
     damaged: bool,
 }
 
@@ -166,24 +168,22 @@ impl LogReader {
             live.moved(reader, Some(number));
         }
         let mut header = [0; SEGMENT_HEADER as usize];
-        let damaged = match file.read_exact_at(&mut header, 0) {
-            Ok(()) => match parse_segment_header(&header) {
-                Some(offset) => {
-                    self.missing_up_to(offset);
-                    false
-                }
-                None => true,
-            },
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => true,
+        let offset = match file.read_exact_at(&mut header, 0) {
+            Ok(()) => parse_segment_header(&header),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
             Err(error) => return Err(self.trouble(error)),
         };
+        if let Some(offset) = offset {
+            self.missing_up_to(offset);
+        }
         self.segment = Some(Segment {
             number,
             file,
             at: SEGMENT_HEADER,
             window: Vec::new(),
             window_at: 0,
-            damaged,
+            has_header: offset.is_some(),
+            damaged: false,
         });
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Segment {
         if self.damaged || self.at >= end {
             return Ok(Found::Nothing);
         }
-        if !self.fill(HEADER, end)? {
+        if !self.has_header || !self.fill(HEADER, end)? {
             return self.torn();
         }
         let start = self.offset();

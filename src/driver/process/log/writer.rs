@@ -75,22 +75,25 @@ impl LogWriter {
     }
 
     fn find_end(&mut self) -> io::Result<()> {
-        let numbers = segments(&self.dir)?;
-        let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(()) };
-        (self.first, self.number) = (*first, *last);
-        let path = segment_path(&self.dir, self.number);
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let bytes = fs::read(&path)?;
-        let whole = scan(&bytes);
-        (self.length, self.total) = (whole.length, whole.total);
-        if whole.length == 0 {
-            // Not even its header was written; it is written again by the next rotation.
-            self.length = self.segment_size;
-        } else if whole.length < bytes.len() as u64 {
-            file.set_len(whole.length)?;
+        let mut numbers = segments(&self.dir)?;
+        while let (Some(first), Some(last)) = (numbers.first().copied(), numbers.pop()) {
+            let path = segment_path(&self.dir, last);
+            let bytes = fs::read(&path)?;
+            let Some(whole) = scan(&bytes) else {
+                // The host was killed before it had written the header.
+                fs::remove_file(&path)?;
+                continue;
+            };
+            let file = OpenOptions::new().write(true).open(&path)?;
+            if whole.length < bytes.len() as u64 {
+                file.set_len(whole.length)?;
+            }
+            self.file = Some(file);
+            (self.first, self.number) = (first, last);
+            (self.length, self.total) = (whole.length, whole.total);
+            self.shared.publish(self.number, self.length);
+            break;
         }
-        self.file = Some(file);
-        self.shared.publish(self.number, self.length);
         Ok(())
     }
 
@@ -201,10 +204,9 @@ struct Whole {
     total: u64,
 }
 
-fn scan(bytes: &[u8]) -> Whole {
-    let Some(mut total) = bytes.first_chunk().and_then(parse_segment_header) else {
-        return Whole { length: 0, total: 0 };
-    };
+/// `None` without a whole header.
+fn scan(bytes: &[u8]) -> Option<Whole> {
+    let mut total = bytes.first_chunk().and_then(parse_segment_header)?;
     let mut at = SEGMENT_HEADER as usize;
     while let Some(header) = bytes[at..].first_chunk().and_then(ChunkHeader::parse) {
         let end = at + HEADER + header.length;
@@ -214,5 +216,5 @@ fn scan(bytes: &[u8]) -> Whole {
         total = header.offset + header.length as u64;
         at = end;
     }
-    Whole { length: at as u64, total }
+    Some(Whole { length: at as u64, total })
 }
