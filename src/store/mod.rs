@@ -47,6 +47,8 @@ impl Store {
         // Absolute, so that nothing depends on the working directory from here on.
         let path = std::path::absolute(path)
             .map_err(|e| refused(path, format!("its path cannot be made absolute: {e}")))?;
+        // Without a `/` or `/.` at its end, which would make the kernel follow a symbolic link.
+        let path: PathBuf = path.components().collect();
         directory::create_or_check(&path)?;
         let lock = lock::take(&path, wait)?;
         let here = directory::identity(&path)?;
