@@ -24,6 +24,8 @@ on_both!(
     a_clean_store_opens_clean_and_goes_on_in_its_segment,
     a_refused_fact_changes_and_writes_nothing,
     a_change_that_fails_takes_everything_back,
+    a_change_that_panics_takes_everything_back,
+    waiting_for_an_atom_ends_when_a_retry_replaces_it,
     an_empty_change_has_a_ready_ticket,
     reading_is_unbroken_across_segments,
     sixty_four_writers_get_contiguous_numbers,
@@ -255,4 +257,38 @@ fn an_empty_store_that_should_exist_is_refused(store: Store) {
     let (journal, _) = store.open_with(JournalOptions::default()).unwrap();
     journal.close().unwrap();
     store.open_with(small().must_exist(true)).unwrap();
+}
+
+fn a_change_that_panics_takes_everything_back(store: Store) {
+    let (journal, _) = store.open();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = journal.change(|draft| -> Result<(), JournalError> {
+            draft.append(id(1), at(0), created(AtomSpec::command("true").name("one")))?;
+            panic!("in the middle of a decision");
+        });
+    }));
+    assert!(panicked.is_err());
+    append(&journal, id(2), created(AtomSpec::command("true").name("one"))).unwrap();
+    assert_eq!(journal.with_view(|view| view.len()), 1);
+    journal.verify().unwrap();
+}
+
+fn waiting_for_an_atom_ends_when_a_retry_replaces_it(store: Store) {
+    use caesium::journal::{Creation, Fact};
+    let (journal, _) = store.open();
+    append(&journal, id(1), created(AtomSpec::command("true").name("one"))).unwrap();
+    append(&journal, id(1), lost()).unwrap();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            journal.wait_until(id(1), far(), |atom| atom.and_then(|atom| atom.replaced_by()))
+        });
+        let retry = Creation {
+            engine: "test".into(),
+            spec: AtomSpec::command("true").name("one").into(),
+            attempt: 2,
+            retry_of: Some(id(1)),
+        };
+        append(&journal, id(2), Fact::Created(retry)).unwrap();
+        assert_eq!(waits.join().unwrap().unwrap(), Some(id(2)));
+    });
 }

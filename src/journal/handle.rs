@@ -100,7 +100,8 @@ impl Journal {
     ///
     /// `decide` sees the atoms as they are decided, what is queued included.
     /// What it appends is written together; nothing of it when it fails. It
-    /// must have no effects of its own: the change can be refused after it.
+    /// must have no effects of its own, since the change can be refused after
+    /// it, and must not call the journal.
     ///
     /// # Errors
     ///

@@ -11,7 +11,8 @@ pub struct JournalOptions {
     /// The most bytes of events in one segment; a segment has room for its
     /// snapshot and for the endings of the atoms in it beyond that.
     pub segment_bytes: u64,
-    /// There must be a journal already: an empty directory is then an error, not a new journal.
+    /// There must be a journal already: an empty directory is then an error, not a
+    /// new journal. For stores that say elsewhere that one was made in them.
     pub must_exist: bool,
 }
 

@@ -26,7 +26,7 @@ pub struct Records {
 enum Source {
     None,
     /// The event was read already, to know that it is there.
-    Segment(Box<SegmentReader>, Option<ReadEvent>),
+    Segment(Box<SegmentReader>, Option<Box<ReadEvent>>),
     History {
         frames: Vec<u8>,
         offset: usize,
@@ -35,9 +35,13 @@ enum Source {
 
 impl Records {
     pub(crate) fn new(core: Arc<Core>, from: u64, end: u64) -> Result<Self, JournalError> {
-        let oldest = core.oldest_seq()?;
-        if from < oldest {
-            return Err(JournalError::Compacted { asked: from, oldest });
+        // What is in the log can be read whatever has become of the history.
+        let in_log = core.catalog.lock().oldest().is_some_and(|oldest| from >= oldest);
+        if !in_log {
+            let oldest = core.oldest_seq()?;
+            if from < oldest {
+                return Err(JournalError::Compacted { asked: from, oldest });
+            }
         }
         Ok(Self { core, next: from, end, chain: None, source: Source::None, failed: false })
     }
@@ -61,7 +65,7 @@ impl Records {
             let event = match &mut self.source {
                 Source::None => None,
                 Source::Segment(reader, first) => match first.take() {
-                    Some(event) => Some(event),
+                    Some(event) => Some(*event),
                     None => reader.next()?,
                 },
                 Source::History { frames, offset } => packed(frames, offset)?,
@@ -101,7 +105,7 @@ impl Records {
             loop {
                 match reader.next()? {
                     Some(event) if event.header.seq == seq => {
-                        return Ok(Source::Segment(Box::new(reader), Some(event)));
+                        return Ok(Source::Segment(Box::new(reader), Some(Box::new(event))));
                     }
                     Some(_) => {}
                     None => break,

@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::error::JournalError;
 use super::options::{MAX_RECENT_BYTES, MAX_RECENT_EVENTS};
 use super::view::View;
-use super::{Record, Unfit};
+use super::{Fact, Record, Unfit};
 use crate::atom::{Atom, AtomId};
 
 /// Why nothing more will come.
@@ -81,8 +81,15 @@ impl Visible {
         for (record, bytes) in records {
             seen.view.apply(record.atom, record.at, &record.fact)?;
             seen.seq = record.seq;
-            if let Some(waiters) = seen.waiters.get(&record.atom) {
-                waiters.changed.notify_all();
+            // A retry changes the atom that it replaces, too.
+            let replaced = match &record.fact {
+                Fact::Created(creation) => creation.retry_of,
+                Fact::Happened { .. } | Fact::RetryPlanned(_) => None,
+            };
+            for atom in [Some(record.atom), replaced].into_iter().flatten() {
+                if let Some(waiters) = seen.waiters.get(&atom) {
+                    waiters.changed.notify_all();
+                }
             }
             seen.recent_bytes += bytes;
             seen.recent.push_back((record, bytes));

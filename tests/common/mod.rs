@@ -1,6 +1,6 @@
 //! What the journal's tests share: atoms with a life, and stores to break.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::sync::Arc;
 

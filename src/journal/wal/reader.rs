@@ -76,16 +76,6 @@ impl SegmentReader {
         self.seq
     }
 
-    /// The checksum of the event before the next one.
-    pub(crate) fn chain(&self) -> u32 {
-        self.chain
-    }
-
-    /// The footer, if one came after the last event that was read.
-    pub(crate) fn footer(&self) -> Option<segment::Footer> {
-        self.footer
-    }
-
     /// The length of the file.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

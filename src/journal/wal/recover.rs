@@ -270,9 +270,11 @@ impl<'a> Scan<'a> {
             Kind::Opened => self.footer.is_some() && header.seq == self.seq,
             Kind::Header | Kind::Atom | Kind::SnapshotEnd => false,
         };
-        let prev = match (header.kind, self.footer) {
-            (Kind::Opened, Some((footer_crc, _))) => footer_crc,
-            _ => self.chain,
+        let prev = match header.kind {
+            Kind::Opened => self.footer.map_or(self.chain, |(footer_crc, _)| footer_crc),
+            Kind::Event | Kind::Footer | Kind::Header | Kind::Atom | Kind::SnapshotEnd => {
+                self.chain
+            }
         };
         if !in_order || header.prev != prev {
             let problem = format!("the frame of event {} does not follow", header.seq);
