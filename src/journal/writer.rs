@@ -84,7 +84,6 @@ fn write(core: &Core, group: Group) -> Result<(), String> {
             return Ok(());
         }
     };
-    done.set(Ok(()));
     let mut queue = core.queue.lock();
     queue.busy = false;
     queue.bytes = queue.bytes.saturating_sub(bytes.len());
@@ -97,7 +96,10 @@ fn write(core: &Core, group: Group) -> Result<(), String> {
             queue.synced = last.unwrap_or(queue.synced);
         }
     }
+    drop(queue);
     core.room.notify_all();
+    // Last: whoever was waiting finds everything as it will be.
+    done.set(Ok(()));
     Ok(())
 }
 
