@@ -1,32 +1,73 @@
-#![doc = "tmp"]
+//! Supervised processes as a library: what SQLite is to storage.
+//!
+//! A host links this crate, opens a directory and creates *atoms*: programs
+//! that are started, watched, stopped and remembered. What happens to an atom
+//! is an event in a journal on disk, and is durable before anybody is told.
+//! Opening a store always replays and reconciles, however the last host ended.
+//!
+//! ```
+//! use caesium::{AtomSpec, Engine, Outcome, ProcessEngine};
+//!
+//! fn main() -> Result<(), caesium::Error> {
+//!     caesium::init();
+//! #   let directory = tempfile::tempdir().unwrap();
+//! #   std::env::set_current_dir(&directory).unwrap();
+//!     let engine = ProcessEngine::open("state")?;
+//!     let atom = engine.create(AtomSpec::command("sh").args(["-c", "echo hello"]).into())?;
+//!     let atom = engine.wait(&atom.id().into())?;
+//!     assert_eq!(atom.result(), Some(Outcome::Success));
+//! #   assert_eq!(engine.logs(&atom.id().into())?.read_to_end()?, b"hello\n");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Where to look
+//!
+//! * [`Engine`]: what hosts call. [`ProcessEngine`] is the one for processes of
+//!   this machine, [`JournaledEngine`] the one implementation behind every driver.
+//! * [`AtomSpec`]: what is asked of an atom. [`Atom`]: what is known of it.
+//! * [`lifecycle`]: [`State`]s, events and [`Outcome`]s, and the one table that
+//!   decides between them. Pure.
+//! * [`journal`]: what remembers. [`driver`]: what touches the outside world, and
+//!   what to implement for another back end.
+//!
+//! # What is promised
+//!
+//! What was acknowledged is on disk ([`Durability`] says how firmly). No atom is
+//! started twice. An ending that nobody saw is [`Outcome::Unknown`], never made up.
+//! Living atoms of a host that was killed are adopted by the next one that opens
+//! the store. See the README for what is not there yet.
+//!
+//! # Features
+//!
+//! * `cli` (default): the `caesium` command. Without it, the library builds no
+//!   command-line dependency.
+//! * `test-util`: the conformance suite for drivers, and a driver in memory.
+
 pub mod atom;
 pub mod driver;
+mod durability;
 pub mod engine;
+mod init;
 pub mod journal;
 pub mod lifecycle;
 pub mod log;
 mod store;
 mod text;
 mod time;
+
 pub use atom::{Atom, AtomId, AtomSpec, LABEL};
+pub use durability::Durability;
 #[cfg(target_os = "linux")]
 pub use engine::ProcessEngine;
-pub use engine::{Engine, EngineOptions, Error, JournaledEngine, OnClose};
-pub use lifecycle::{Outcome, State};
+pub use engine::{
+    CreateRequest, DeleteRequest, Engine, EngineOptions, Error, GetRequest, JournaledEngine,
+    ListRequest, Logs, LogsRequest, OnClose, StopRequest, WaitRequest,
+};
+pub use init::init;
+pub use lifecycle::{OnInvalid, Outcome, Reason, RetryPolicy, State};
+pub use log::{LogChunk, LogItem, Stream};
 pub use time::Timestamp;
-
-/// How much an acknowledgement promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// What is acknowledged is on disk: it survives a power cut. The default.
-    #[default]
-    Sync,
-    /// What is acknowledged is written, and on disk at the latest after this
-    /// time: it survives the end of the host, and a power cut takes the last events.
-    Batched(std::time::Duration),
-    /// Nothing is written. For tests.
-    Memory,
-}
 
 /// What the fuzz targets in `fuzz/` call. Not part of the API.
 #[cfg(feature = "test-util")]
