@@ -1,6 +1,6 @@
 //! How an atom ended, and how that is read from what the kernel reported.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::StopCause;
 use crate::text::named;
@@ -269,8 +269,8 @@ const fn by(cause: Option<StopCause>, requested: Reason) -> Reason {
     }
 }
 
-/// A set of [`Outcome`]s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// A set of [`Outcome`]s: a list of names in JSON, one byte in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OutcomeSet(u8);
 
 impl OutcomeSet {
@@ -299,8 +299,43 @@ impl OutcomeSet {
     }
 }
 
+impl Serialize for OutcomeSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            let named = Outcome::ALL.iter().filter(|outcome| self.contains(**outcome));
+            serializer.collect_seq(named)
+        } else {
+            serializer.serialize_u8(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OutcomeSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            Ok(Vec::<Outcome>::deserialize(deserializer)?.into_iter().collect())
+        } else {
+            u8::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
 impl FromIterator<Outcome> for OutcomeSet {
     fn from_iter<I: IntoIterator<Item = Outcome>>(outcomes: I) -> Self {
         outcomes.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_outcomes_is_written_as_their_names() {
+        let set: OutcomeSet = [Outcome::Failure, Outcome::Killed].into_iter().collect();
+        let json = serde_json::to_string(&set).unwrap();
+        assert_eq!(json, r#"["failure","killed"]"#);
+        assert_eq!(serde_json::from_str::<OutcomeSet>(&json).unwrap(), set);
+        assert_eq!(bincode::serialize(&set).unwrap(), [0b10_0010]);
     }
 }
