@@ -45,6 +45,9 @@
 //! * `test-util`: the conformance suite for drivers, and a driver in memory.
 
 pub mod atom;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+#[doc(hidden)]
+pub mod cli;
 pub mod driver;
 mod durability;
 pub mod engine;

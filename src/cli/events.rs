@@ -1,0 +1,153 @@
+//! `caesium events`: the journal, in order.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::args::Events;
+use super::failure::{Failure, complain};
+use super::output::{self, printable};
+use super::store;
+use crate::engine::{Error, ProcessEngine};
+use crate::journal::{Fact, JournalError, Record};
+use crate::lifecycle::Event;
+
+pub(super) fn events(store: Option<&Path>, args: &Events) -> Result<u8, Failure> {
+    let engine = match store::open_existing(store)? {
+        Ok(engine) => engine,
+        Err(absent) if args.follow => return Err(Failure::said(absent.problem())),
+        Err(absent) => {
+            complain(&absent.problem());
+            return Ok(0);
+        }
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    if args.follow {
+        follow(&engine, args, &mut out)?;
+    } else {
+        let from = args.since.unwrap_or(1);
+        let events = match engine.events(from) {
+            // Nobody said where to begin: with the oldest that is kept.
+            Err(Error::Journal(JournalError::Compacted { oldest, .. })) if args.since.is_none() => {
+                engine.events(oldest)?
+            }
+            events => events?,
+        };
+        for event in events {
+            show(&event?, args.json, &mut out)?;
+        }
+    }
+    out.flush()?;
+    engine.close()?;
+    Ok(0)
+}
+
+fn follow(engine: &ProcessEngine, args: &Events, out: &mut impl Write) -> Result<(), Failure> {
+    let mut subscription = engine.subscribe(args.since.unwrap_or(1));
+    loop {
+        let next = match subscription.next(Some(Instant::now())) {
+            Err(JournalError::Compacted { oldest, .. }) if args.since.is_none() => {
+                subscription = engine.subscribe(oldest);
+                continue;
+            }
+            next => next?,
+        };
+        let record = match next {
+            Some(record) => Some(record),
+            None => {
+                out.flush()?;
+                subscription.next(None)?
+            }
+        };
+        if let Some(record) = record {
+            show(&record, args.json, out)?;
+        }
+    }
+}
+
+fn show(record: &Record, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let particulars = particulars(&record.fact);
+    if json {
+        let mut object = Map::new();
+        object.insert("seq".into(), record.seq.into());
+        object.insert("at".into(), record.at.to_string().into());
+        object.insert("atom".into(), record.atom.to_string().into());
+        object.insert("event".into(), record.event_name().into());
+        object.insert("state".into(), record.state.as_str().into());
+        object.extend(particulars.into_iter().map(|(key, value)| (key.to_owned(), value)));
+        return output::json_line(out, &object);
+    }
+    let mut line = format!(
+        "{:>6}  {}  {}  {:<13}  {:<8}",
+        record.seq,
+        record.at,
+        record.atom,
+        record.event_name(),
+        record.state,
+    );
+    for (key, value) in particulars {
+        match &value {
+            Value::Null | Value::Bool(false) => {}
+            Value::String(text) => line.push_str(&format!("  {key}={}", printable(text))),
+            // The command says enough of a spec.
+            Value::Object(_) => {}
+            Value::Bool(true) | Value::Number(_) | Value::Array(_) => {
+                line.push_str(&format!("  {key}={value}"));
+            }
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line.push('\n');
+    Ok(out.write_all(line.as_bytes())?)
+}
+
+/// What an event says beside its name and the state it led to.
+fn particulars(fact: &Fact) -> Vec<(&'static str, Value)> {
+    match fact {
+        Fact::Created(creation) => vec![
+            ("engine", json!(creation.engine)),
+            ("name", json!(creation.spec.get_name())),
+            ("command", json!(output::command_line(&creation.spec))),
+            ("attempt", json!(creation.attempt)),
+            ("retry_of", json!(creation.retry_of)),
+            ("spec", json!(creation.spec)),
+        ],
+        Fact::RetryPlanned(planned) => {
+            vec![("retry", json!(planned.id)), ("due", json!(planned.due))]
+        }
+        Fact::RetryDropped => Vec::new(),
+        Fact::Happened { event, note } => {
+            let mut particulars = of_event(event);
+            particulars.push(("detail", json!(note.detail)));
+            if let Some(usage) = note.usage {
+                particulars.push(("usage", json!(usage)));
+            }
+            particulars
+        }
+    }
+}
+
+fn of_event(event: &Event) -> Vec<(&'static str, Value)> {
+    match event {
+        Event::Started { pid } => vec![("pid", json!(pid))],
+        Event::StartFailed { reason }
+        | Event::LostSight { reason }
+        | Event::Contradiction { reason } => vec![("reason", json!(reason))],
+        Event::Withdrawn | Event::DeleteAsked | Event::Removed => Vec::new(),
+        Event::StopAsked(order) => vec![
+            ("cause", json!(order.cause)),
+            ("grace", json!(humantime::format_duration(order.grace).to_string())),
+            ("force", json!(order.force)),
+        ],
+        Event::Exited(ending) => vec![
+            ("result", json!(ending.outcome)),
+            ("reason", json!(ending.reason)),
+            ("exit_code", json!(ending.exit_code)),
+            ("signal", json!(ending.signal)),
+            ("core_dumped", json!(ending.core_dumped)),
+            ("oom_kills", json!(ending.oom_kills)),
+        ],
+    }
+}

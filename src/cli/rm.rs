@@ -1,0 +1,30 @@
+//! `caesium rm`: deletes atoms with their output; their events stay in the journal.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::args::Rm;
+use super::failure::Failure;
+use super::store;
+use crate::engine::{DeleteRequest, Engine};
+
+pub(super) fn rm(store: Option<&Path>, args: &Rm) -> Result<u8, Failure> {
+    let engine = store::open_present(store)?;
+    let atoms = store::find_all(&engine, &args.ids)?;
+    // Before anything is deleted.
+    if let Some(atom) = atoms.iter().find(|atom| atom.state().is_live() && !args.force) {
+        let (id, state) = (atom.id(), atom.state());
+        engine.close()?;
+        return Err(Failure::said(format!(
+            "atom {id} is {state}: stop it first, or use `rm --force`; nothing was deleted"
+        )));
+    }
+    for atom in &atoms {
+        let mut request = DeleteRequest::from(atom.id());
+        request.force = args.force;
+        engine.delete(&request)?;
+        writeln!(io::stdout(), "{}", atom.id())?;
+    }
+    engine.close()?;
+    Ok(0)
+}

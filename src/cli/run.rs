@@ -1,0 +1,144 @@
+//! `caesium run`: create, show the output, wait, end with the atom's status.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Scope};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::args::Run;
+use super::failure::{Failure, complain};
+use super::forward::forward;
+use super::{status, store};
+use crate::atom::{Atom, AtomId, AtomSpec, Limits};
+use crate::engine::{Engine, Error, LogsRequest, ProcessEngine, StopRequest, WaitRequest};
+
+pub(super) fn run(store: Option<&Path>, args: Run) -> Result<u8, Failure> {
+    if args.detach {
+        return Err(Failure::said(
+            "`run --detach` needs the keeper, which this version does not have yet: \
+             run it without, in a terminal or a service of its own",
+        ));
+    }
+    let spec = spec(args)?;
+    spec.validate().map_err(Error::from)?;
+    let engine = store::open(store)?;
+    let signals = signals()?;
+    let atom = engine.create(spec.into())?;
+    let atom = accompany(&engine, &atom, signals)?;
+    if let Err(error) = engine.close() {
+        // How the atom ended is journaled; that is what was asked for.
+        complain(&error.to_string());
+    }
+    if let Some(remark) = status::remark(&atom) {
+        complain(&remark);
+    }
+    Ok(status::of(&atom))
+}
+
+fn spec(args: Run) -> Result<AtomSpec, Failure> {
+    let mut command = args.command.into_iter();
+    let program = command.next().ok_or_else(|| Failure::said("no program to run"))?;
+    let mut spec = AtomSpec::command(program).args(command).env_clear(args.env_clear);
+    for (key, value) in args.env {
+        spec = spec.env(key, value);
+    }
+    for (key, value) in args.secret_env {
+        spec = spec.secret_env(key, value);
+    }
+    for (key, value) in args.label {
+        spec = spec.label(key, value);
+    }
+    if let Some(name) = args.name {
+        spec = spec.name(name);
+    }
+    if let Some(dir) = args.workdir {
+        spec = spec.workdir(dir);
+    }
+    if let Some(file) = args.stdin {
+        spec = spec.stdin_file(file);
+    }
+    if let Some(timeout) = args.timeout {
+        spec = spec.timeout(timeout);
+    }
+    if let Some(grace) = args.grace {
+        spec = spec.grace(grace);
+    }
+    if let Some(bytes) = args.log_max {
+        spec = spec.log_max(bytes);
+    }
+    if let Some(user) = args.user {
+        spec = spec.user(user);
+    }
+    Ok(spec.limits(Limits {
+        memory: args.memory,
+        pids: args.pids,
+        cpus: args.cpus,
+        rlimits: args.rlimit,
+    }))
+}
+
+/// The signals that stop the atom, from now on. Before, they end us, and there is no atom yet.
+fn signals() -> Result<Signals, Failure> {
+    let mut wanted = vec![SIGINT, SIGTERM];
+    // Whoever says `nohup` means that a hangup is to change nothing.
+    if !ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    Signals::new(wanted)
+        .map_err(|error| Failure::said(format!("cannot listen for signals: {error}")))
+}
+
+/// Whether we were started with this signal ignored.
+fn ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+/// Shows what the atom prints, and passes on the wish that it should end, until it has.
+fn accompany(engine: &ProcessEngine, atom: &Atom, mut signals: Signals) -> Result<Atom, Failure> {
+    let id = atom.id();
+    let handle = signals.handle();
+    let stopper = Stopper { engine, id, asked: AtomicBool::new(false) };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _signal in signals.forever() {
+                stopper.ask(scope);
+            }
+        });
+        // An atom that never ran printed nothing.
+        let shown = if atom.started_at().is_some() {
+            forward(engine, &LogsRequest::from(id).follow().lossless(), || stopper.ask(scope))
+        } else {
+            Ok(())
+        };
+        let ended = engine.wait(&WaitRequest::from(id));
+        handle.close();
+        let atom = ended?;
+        shown.map(|()| atom)
+    })
+}
+
+/// Ends the atom: when first asked to politely, then by force.
+struct Stopper<'a> {
+    engine: &'a ProcessEngine,
+    id: AtomId,
+    asked: AtomicBool,
+}
+
+impl Stopper<'_> {
+    fn ask<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let request = StopRequest::from(self.id);
+        let again = self.asked.swap(true, Ordering::Relaxed);
+        let request = if again { request.force() } else { request };
+        // On a thread of its own: a stop returns when it is done, and the next signal must not wait for that.
+        scope.spawn(move || {
+            if let Err(error) = self.engine.stop(&request) {
+                complain(&format!("cannot stop it: {error}"));
+            }
+        });
+    }
+}
