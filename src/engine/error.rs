@@ -100,7 +100,16 @@ impl From<JournalError> for Error {
             JournalError::Unfit(Unfit::NameInUse { name, by }) => Self::NameInUse { name, by },
             JournalError::InDoubt { .. } => Self::InDoubt(error),
             JournalError::Closed => Self::Closed,
-            other => Self::Journal(other),
+            JournalError::Unfit(Unfit::Rejected(_) | Unfit::IdInUse(_))
+            | JournalError::Io { .. }
+            | JournalError::NoSpace { .. }
+            | JournalError::TooLarge { .. }
+            | JournalError::Damaged { .. }
+            | JournalError::Newer { .. }
+            | JournalError::HistoryDamaged { .. }
+            | JournalError::Poisoned { .. }
+            | JournalError::Compacted { .. }
+            | JournalError::Inconsistent { .. } => Self::Journal(error),
         }
     }
 }

@@ -251,7 +251,7 @@ impl<D: Driver> Core<D> {
                 (!pending).then(|| Ok(atom.clone()))
             }
         };
-        self.until(id, None, settled)?.unwrap_or_else(|| Err(Error::Closed))
+        self.until(id, None, settled)?.unwrap_or(Err(Error::Closed))
     }
 
     /// Sets everything aside, journals the atom, and sends it on its way.

@@ -12,7 +12,7 @@ use crate::atom::{AtomId, Usage};
 use crate::driver::{Command, DriverError, Handle, Observation, Order, Remembered, Sighting};
 use crate::lifecycle::{Evidence, Reason, State, StopCause, WaitStatus};
 use crate::log::{LogChunk, LogItem, LogNext, LogQuery, LogSource, Stream};
-use crate::time::{Timestamp, now};
+use crate::time::now;
 
 /// Where the acts of a [`MemoryDriver`](super::MemoryDriver) take place. It outlives
 /// drivers, so that a test can take the host away and come back. Clones are the same world.
@@ -487,5 +487,5 @@ impl LogSource for Reader {
 
 fn wanted(query: &LogQuery, chunk: &LogChunk) -> bool {
     query.stream.is_none_or(|stream| stream == chunk.stream)
-        && query.since.unwrap_or(Timestamp::default()) <= chunk.at
+        && query.since.is_none_or(|since| since <= chunk.at)
 }
