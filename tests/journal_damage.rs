@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::time::Duration;
+
+use caesium::Durability;
 use caesium::atom::AtomSpec;
 use caesium::journal::storage::{Crash, Keep, MemoryStorage};
 use caesium::journal::{JournalError, JournalOptions, Record};
@@ -178,6 +181,34 @@ fn whatever_a_crash_leaves_what_was_acknowledged_is_there() {
             let sector = if seed % 2 == 0 { 512 } else { 4096 };
             memory = memory.crash(Crash { seed: seed * 7 + round, keep, sector });
             drop(tickets);
+        }
+    }
+}
+
+/// With batched syncs everything since the last one may go, and nothing else.
+#[test]
+fn whatever_a_crash_leaves_of_batched_events_the_synced_ones_are_there() {
+    let batched = || tiny().durability(Durability::Batched(Duration::from_secs(3600)));
+    for seed in 0..200 {
+        let mut memory = MemoryStorage::new();
+        let history = std::sync::Arc::new(caesium::journal::MemoryHistory::new());
+        let mut synced: Vec<Record> = Vec::new();
+        for round in 0..4 {
+            let store = Store::on(memory.clone(), history.clone());
+            let (journal, _) = store.open_with(batched()).unwrap_or_else(|error| {
+                panic!("seed {seed}, round {round}: {error}");
+            });
+            let found = all(&journal);
+            assert!(found.starts_with(&synced), "seed {seed}, round {round}");
+            for more in 0..1 + seed % 5 {
+                let atom = id(seed * 100 + round * 10 + more);
+                let spec = AtomSpec::command("true").arg("x".repeat(300));
+                append(&journal, atom, created(spec)).unwrap();
+                append(&journal, atom, started()).unwrap();
+            }
+            synced = all(&journal);
+            synced.truncate(journal.durable_seq() as usize);
+            memory = memory.crash(Crash { seed: seed * 11 + round, keep: Keep::Some, sector: 512 });
         }
     }
 }

@@ -53,7 +53,7 @@ fn whichever_call_fails_nothing_acknowledged_is_lost() {
                 disk.fail(call, nth, failing, ErrorKind::Other);
                 let mut acknowledged = Vec::new();
                 if let Ok((journal, _)) = store.open_with(options()) {
-                    'work: for number in 0..12 {
+                    'work: for number in 0..8 {
                         let atom = id(number);
                         let facts = [
                             created(AtomSpec::command("true").arg("z".repeat(500))),
