@@ -158,9 +158,11 @@ fn whatever_a_crash_leaves_what_was_acknowledged_is_there() {
         let mut memory = MemoryStorage::new();
         let history = std::sync::Arc::new(caesium::journal::MemoryHistory::new());
         let mut acknowledged: Vec<Record> = Vec::new();
+        // With small segments every sync but the seals' could be missing unseen.
+        let options = || if seed % 4 < 2 { tiny() } else { JournalOptions::default() };
         for round in 0..4 {
             let store = Store::on(memory.clone(), history.clone());
-            let (journal, _) = store.open_with(tiny()).unwrap_or_else(|error| {
+            let (journal, _) = store.open_with(options()).unwrap_or_else(|error| {
                 panic!("seed {seed}, round {round}: {error}");
             });
             let found = all(&journal);
