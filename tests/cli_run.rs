@@ -1,0 +1,334 @@
+//! `caesium run`: streams, exit statuses, options, signals.
+
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+mod cli_harness;
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+
+use cli_harness::{Done, Place, Running, alive, text};
+use rustix::process::Signal;
+use serde_json::json;
+
+/// The fields that scripts may rely on.
+const FIELDS: [&str; 14] = [
+    "id",
+    "name",
+    "engine",
+    "state",
+    "result",
+    "reason",
+    "exit_code",
+    "signal",
+    "pid",
+    "created_at",
+    "started_at",
+    "stopped_at",
+    "labels",
+    "spec",
+];
+
+#[test]
+fn both_streams_arrive_and_the_status_is_the_atoms_own() {
+    let place = Place::new();
+    let done = place.sh(&[], "echo out; echo err >&2; exit 3");
+    assert_eq!((done.out.as_str(), done.err.as_str(), done.status), ("out\n", "err\n", 3));
+}
+
+#[test]
+fn every_kind_of_ending_has_its_status_outcome_and_reason() {
+    let place = Place::new();
+    let cases = [
+        ("exit 0", 0, "success", "exited", json!(0), json!(null)),
+        ("exit 3", 3, "failure", "exited", json!(3), json!(null)),
+        ("exit 126", 126, "failure", "exited", json!(126), json!(null)),
+        ("exit 127", 127, "failure", "exited", json!(127), json!(null)),
+        ("exit 137", 137, "failure", "exited", json!(137), json!(null)),
+        ("exit 255", 255, "failure", "exited", json!(255), json!(null)),
+        ("kill -KILL $$", 137, "killed", "signal", json!(null), json!(9)),
+        ("kill -TERM $$", 143, "terminated", "signal", json!(null), json!(15)),
+        ("ulimit -c 0; kill -SEGV $$", 139, "failure", "crashed", json!(null), json!(11)),
+        ("kill -HUP $$", 129, "unknown", "signal", json!(null), json!(1)),
+        (
+            "ulimit -c 0; kill -XCPU $$",
+            152,
+            "resource_failure",
+            "cpu_limit",
+            json!(null),
+            json!(24),
+        ),
+    ];
+    for (script, status, result, reason, code, signal) in &cases {
+        let done = place.sh(&[], script);
+        assert_eq!((done.status, done.out.as_str()), (*status, ""), "{script}: {done:?}");
+        let atom = place.newest();
+        for field in FIELDS {
+            assert!(atom.get(field).is_some(), "{script}: no {field} in {atom}");
+        }
+        assert_eq!(atom["state"], "stopped");
+        assert_eq!(
+            (&atom["result"], &atom["reason"]),
+            (&json!(result), &json!(reason)),
+            "{script}"
+        );
+        assert_eq!((&atom["exit_code"], &atom["signal"]), (code, signal), "{script}");
+        assert_eq!(atom["labels"]["cloud.caesium"], "process");
+        assert!(atom["pid"].as_u64().is_some());
+        assert!(text(&atom, "stopped_at") >= text(&atom, "started_at"));
+    }
+    let seqs: Vec<u64> = place.events().iter().map(|e| e["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, (1..=3 * cases.len() as u64).collect::<Vec<_>>());
+    let verified = place.ok(["verify"]);
+    assert!(verified.starts_with(&format!("{} events", seqs.len())), "{verified}");
+}
+
+#[test]
+fn what_cannot_be_started_says_why_in_one_line() {
+    let place = Place::new();
+    let garbage = place.dir.path().join("garbage");
+    std::fs::write(&garbage, b"\0neither a script nor a binary").unwrap();
+    std::fs::set_permissions(&garbage, PermissionsExt::from_mode(0o755)).unwrap();
+    let garbage = garbage.to_str().unwrap();
+    let cases: [(&[&str], i32, &str); 10] = [
+        (&["/nonexistent"], 127, "exec_not_found"),
+        (&["no-such-program-anywhere"], 127, "exec_not_found"),
+        (&["/etc/passwd"], 126, "exec_permission"),
+        (&["/etc"], 126, "exec_permission"),
+        (&[garbage], 126, "exec_failed"),
+        (&["--workdir", "/nonexistent", "true"], 125, "bad_workdir"),
+        (&["--stdin", "/nonexistent", "true"], 125, "bad_stdin"),
+        (&["--user", "no-such-user-here", "true"], 125, "bad_user"),
+        (&["--memory", "64M", "true"], 125, "limit_unsupported"),
+        (&["--rlimit", "nofile=64", "true"], 125, "limit_unsupported"),
+    ];
+    for (args, status, reason) in cases {
+        let done = place.run([&["run"], args].concat());
+        let line = done.refused(status);
+        assert!(line.contains("was not started") && line.contains(reason), "{line}");
+        let atom = place.newest();
+        assert_eq!(atom["result"], "startup_failure");
+        assert_eq!(atom["reason"], reason);
+        assert_eq!((&atom["pid"], &atom["started_at"]), (&json!(null), &json!(null)));
+    }
+}
+
+#[test]
+fn bytes_pass_through_as_they_are() {
+    let place = Place::new();
+    let mut bytes: Vec<u8> = (0..=255).collect();
+    bytes.extend(b"\r\n\0 no end of line");
+    let bytes = bytes.repeat(1000);
+    std::fs::write(place.dir.path().join("bytes"), &bytes).unwrap();
+    let output = place.command(["run", "sh", "-c", "cat bytes; cat bytes >&2"]).output().unwrap();
+    assert!(output.stdout == bytes, "stdout differs");
+    assert!(output.stderr == bytes, "stderr differs");
+}
+
+#[test]
+fn arguments_and_values_that_are_not_utf_8_survive() {
+    let place = Place::new();
+    let odd = OsStr::from_bytes(b"a\xff\xfe z");
+    let mut env = b"ODD=".to_vec();
+    env.extend(odd.as_bytes());
+    let output = place
+        .command(["run", "--env"])
+        .arg(OsStr::from_bytes(&env))
+        .args(["--", "sh", "-c", "printf '%s|%s' \"$1\" \"$ODD\"", "sh"])
+        .arg(odd)
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, [odd.as_bytes(), b"|", odd.as_bytes()].concat());
+}
+
+#[test]
+fn output_is_shown_while_it_runs_and_before_the_line_ends() {
+    let place = Place::new();
+    let script = "echo ready; printf partial; exec sleep 1000";
+    let mut run = place.begin(&[], script);
+    assert_eq!(run.bytes(7), b"partial");
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().status, 143);
+}
+
+#[test]
+fn output_larger_than_its_log_is_shown_complete_and_the_log_keeps_the_newest() {
+    let place = Place::new();
+    let all: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    let script = "echo ready; until [ -e go ]; do sleep 0.02; done; seq 1 200000";
+    let run = place.begin(&["--log-max", "64K", "--name", "big"], script);
+    // It is shown: from here on nothing is dropped before it was.
+    place.touch("go");
+    let done = run.end();
+    assert_eq!((done.status, done.err.as_str()), (0, ""));
+    assert!(done.out == all, "{} of {} bytes", done.out.len(), all.len());
+    let kept = place.run(["logs", "big"]);
+    assert!(!kept.out.is_empty() && all.ends_with(&kept.out));
+    let missing = "ready\n".len() + all.len() - kept.out.len();
+    assert_eq!(
+        kept.err,
+        format!(
+            "caesium: {missing} bytes of output are missing: the log did not keep them (--log-max sets its size)\n"
+        )
+    );
+}
+
+#[test]
+fn the_options_reach_the_program() {
+    let place = Place::new();
+    std::fs::create_dir(place.dir.path().join("work")).unwrap();
+    std::fs::write(place.dir.path().join("input"), "from a file").unwrap();
+    let script = "pwd; echo $ONE-$TWO-${HOME-none}; cat";
+    let options = [
+        "--workdir",
+        "work",
+        "--stdin",
+        "input",
+        "--env",
+        "ONE=1",
+        "--env",
+        "TWO=2=2",
+        "--env-clear",
+        "--name",
+        "odd job",
+        "--label",
+        "team=blue",
+        "--grace",
+        "3s",
+        "--timeout",
+        "1h 30m",
+        "--log-max",
+        "1M",
+    ];
+    let done = place.sh(&options, script);
+    let work = place.dir.path().canonicalize().unwrap().join("work");
+    assert_eq!(done.out, format!("{}\n1-2=2-none\nfrom a file", work.display()));
+    let atom = place.inspect("odd job");
+    assert_eq!(atom["labels"], json!({ "team": "blue", "cloud.caesium": "process" }));
+    assert_eq!(atom["spec"]["grace"], "3s");
+    assert_eq!(atom["spec"]["timeout"], "1h 30m");
+    assert_eq!(atom["spec"]["log_max"], 1 << 20);
+}
+
+#[test]
+fn stdin_is_null_unless_a_file_is_named() {
+    let place = Place::new();
+    let mut command = place.command(["run", "cat"]);
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The command may be gone before this is written.
+    let _ = child.stdin.take().unwrap().write_all(b"not for the atom");
+    assert_eq!(Done::of(child.wait_with_output().unwrap()).out, "");
+}
+
+#[test]
+fn options_after_the_program_are_the_programs() {
+    let place = Place::new();
+    assert_eq!(place.ok(["run", "echo", "-n", "--name", "x", "--", "-d"]), "--name x -- -d");
+    assert_eq!(place.newest()["name"], json!(null));
+}
+
+#[test]
+fn the_timeout_ends_it() {
+    let place = Place::new();
+    let done = place.sh(&["--timeout", "100ms"], "exec sleep 1000");
+    assert_eq!(done.refused(143), "sh was terminated: its timeout of 100ms was over");
+    let atom = place.newest();
+    assert_eq!((&atom["result"], &atom["reason"]), (&json!("terminated"), &json!("deadline")));
+}
+
+#[test]
+fn a_signal_to_us_stops_the_atom() {
+    let place = Place::new();
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let mut run = place.begin(&[], "echo ready; exec sleep 1000");
+        run.signal(signal);
+        assert_eq!(run.line(), "");
+        let done = run.end();
+        assert_eq!((done.status, done.err.as_str()), (143, ""), "{signal:?}");
+        let atom = place.newest();
+        assert_eq!((&atom["result"], &atom["reason"]), (&json!("terminated"), &json!("stopped")));
+        assert!(!alive(atom["pid"].as_u64().unwrap()));
+    }
+}
+
+#[test]
+fn what_it_prints_while_it_is_stopped_is_shown() {
+    let place = Place::new();
+    let script = "trap 'echo bye; exit 7' TERM; echo ready; sleep 1000 & wait";
+    let run = place.begin(&[], script);
+    run.signal(Signal::TERM);
+    let done = run.end();
+    assert_eq!((done.out.as_str(), done.status), ("bye\n", 7));
+    assert_eq!(place.newest()["result"], "terminated");
+}
+
+#[test]
+fn a_second_signal_forces() {
+    let place = Place::new();
+    let script = "trap 'echo asked' TERM; echo ready; while :; do sleep 1000; done";
+    let mut run = place.begin(&["--grace", "1h"], script);
+    run.signal(Signal::TERM);
+    assert_eq!(run.line(), "asked\n");
+    run.signal(Signal::INT);
+    let done = run.end();
+    // The shell may tell of its child's end; we have nothing to say of what was asked for.
+    assert!(done.status == 137 && !done.err.contains("caesium"), "{done:?}");
+    let atom = place.newest();
+    assert_eq!((&atom["result"], &atom["reason"]), (&json!("killed"), &json!("stop_forced")));
+}
+
+#[test]
+fn a_hangup_that_was_ignored_stays_ignored() {
+    let place = Place::new();
+    let binary = env!("CARGO_BIN_EXE_caesium");
+    let script = "trap 'echo asked; exit 7' TERM; echo ready; sleep 1000 & wait";
+    let mut command = place.command([""; 0]);
+    let mut wrapped = std::process::Command::new("sh");
+    wrapped
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh", binary, "run", "--grace", "1h"])
+        .args(["--", "sh", "-c", script])
+        .env("CAESIUM_STORE", place.store());
+    std::mem::swap(&mut command, &mut wrapped);
+    let mut run = Running::start(command);
+    assert_eq!(run.line(), "ready\n");
+    run.signal(Signal::HUP);
+    run.signal(Signal::TERM);
+    let done = run.end();
+    // As a first signal: a second one would have forced.
+    assert_eq!((done.out.as_str(), done.status), ("asked\n", 7));
+}
+
+#[test]
+fn when_nobody_reads_our_output_the_atom_is_stopped() {
+    let place = Place::new();
+    let run = place.begin(&[], "echo ready; exec yes");
+    let done = run.end_unread();
+    assert_eq!((done.status, done.err.as_str()), (143, ""));
+    assert_eq!(place.newest()["reason"], "stopped");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_our_own_failure() {
+    let place = Place::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = place.command(["run", "yes"]).stdout(full).output().unwrap();
+    let line = Done::of(output);
+    assert!(line.refused(125).starts_with("cannot write to stdout"), "{line:?}");
+    assert_eq!(place.newest()["state"], "stopped");
+}
+
+#[test]
+fn detaching_waits_for_the_keeper_and_says_so() {
+    let place = Place::new();
+    for option in ["-d", "--detach"] {
+        let done = place.run(["run", option, "true"]);
+        assert!(done.refused(125).contains("keeper"), "{done:?}");
+    }
+    assert!(!place.store().exists());
+}
