@@ -81,6 +81,23 @@ impl<D: Driver> JournaledEngine<D> {
         })
     }
 
+    /// As [`create`](Engine::create), with a reader that was there before the atom was started:
+    /// it follows the output from its first byte, and nothing is dropped that it has not read,
+    /// however small the log is.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Engine::create). A log that cannot be read is told by the reader.
+    pub fn create_followed(&self, request: CreateRequest) -> Result<(Atom, Logs), Error> {
+        let order = self.core.order(request)?;
+        let query = LogsRequest::from(order.atom).follow().lossless().query();
+        let mut logs = None;
+        let atom = self.core.create(order, 1, None, |driver, atom| {
+            logs = Some(Logs::opened(driver.logs(atom, &query)));
+        })?;
+        logs.map(|logs| (atom, logs)).ok_or(Error::Closed)
+    }
+
     /// What opening the store found.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
@@ -190,11 +207,7 @@ impl<D: Driver> Engine for JournaledEngine<D> {
     }
 
     fn create(&self, request: CreateRequest) -> Result<Atom, Error> {
-        request.spec.validate()?;
-        let spec = self.core.driver.complete(request.spec)?;
-        spec.validate()?;
-        let order = Order { atom: AtomId::new(), spec: Arc::new(spec) };
-        self.core.create(order, 1, None)
+        self.core.create(self.core.order(request)?, 1, None, |_, _| ())
     }
 
     fn wait(&self, request: &WaitRequest) -> Result<Atom, Error> {
@@ -232,10 +245,24 @@ impl<D: Driver> Core<D> {
             .ok_or_else(|| Error::NotFound(id.to_string()))
     }
 
+    /// Checks what is asked for, and fills in what it leaves open.
+    fn order(&self, request: CreateRequest) -> Result<Order, Error> {
+        request.spec.validate()?;
+        let spec = self.driver.complete(request.spec)?;
+        spec.validate()?;
+        Ok(Order { atom: AtomId::new(), spec: Arc::new(spec) })
+    }
+
     /// Creates an atom, starts it, and waits until it runs or has stopped.
-    fn create(&self, order: Order, attempt: u32, retry_of: Option<AtomId>) -> Result<Atom, Error> {
+    fn create(
+        &self,
+        order: Order,
+        attempt: u32,
+        retry_of: Option<AtomId>,
+        before_start: impl FnOnce(&D, &Atom),
+    ) -> Result<Atom, Error> {
         let id = order.atom;
-        self.record_created(order, attempt, retry_of)?;
+        self.record_created(order, attempt, retry_of, before_start)?;
         let settled = |atom: Option<&Atom>| match atom {
             None => Some(Err(Error::NotFound(id.to_string()))),
             Some(atom) => {
@@ -260,6 +287,7 @@ impl<D: Driver> Core<D> {
         order: Order,
         attempt: u32,
         retry_of: Option<AtomId>,
+        before_start: impl FnOnce(&D, &Atom),
     ) -> Result<(), Error> {
         let id = order.atom;
         // Before anything is set aside: the common mistake, and the cheap check. The journal checks again.
@@ -282,10 +310,13 @@ impl<D: Driver> Core<D> {
         let journaled = self
             .journal
             .change(|draft| draft.append(id, now(), Fact::Created(creation)))
-            .and_then(|(_, ticket)| ticket.wait());
-        if let Err(error) = journaled {
-            self.driver.release(id);
-            return Err(error.into());
+            .and_then(|(atom, ticket)| ticket.wait().map(|()| atom));
+        match journaled {
+            Ok(atom) => before_start(&self.driver, &atom),
+            Err(error) => {
+                self.driver.release(id);
+                return Err(error.into());
+            }
         }
         self.driver.send(Command::Start(order))?;
         Ok(())

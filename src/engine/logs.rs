@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Error;
+use crate::driver::DriverError;
 use crate::log::{LogItem, LogNext, LogSource};
 
 /// The output of an atom: an iterator over what is kept, and, when it follows, over what comes.
@@ -20,6 +21,11 @@ impl std::fmt::Debug for Logs {
 impl Logs {
     pub(crate) fn new(source: Box<dyn LogSource>) -> Self {
         Self { source, ended: false }
+    }
+
+    /// A log that could or could not be opened: what went wrong is what reading it gives.
+    pub(crate) fn opened(source: Result<Box<dyn LogSource>, DriverError>) -> Self {
+        Self::new(source.unwrap_or_else(|error| Box::new(Unopened(Some(error)))))
     }
 
     /// The next piece, waiting at most `timeout` for it.
@@ -54,6 +60,15 @@ impl Logs {
             }
         }
         Ok(bytes)
+    }
+}
+
+/// A log that could not be opened.
+struct Unopened(Option<DriverError>);
+
+impl LogSource for Unopened {
+    fn next(&mut self, _deadline: Option<Instant>) -> Result<LogNext, DriverError> {
+        self.0.take().map_or(Ok(LogNext::End), Err)
     }
 }
 

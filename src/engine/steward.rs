@@ -270,7 +270,7 @@ impl<D: Driver> Work<D> {
         let missing = spec.missing_secret().map(str::to_owned);
         let order = Order { atom: planned.id, spec };
         let made = match &missing {
-            None => self.core.record_created(order, atom.attempt() + 1, Some(atom.id())),
+            None => self.core.record_created(order, atom.attempt() + 1, Some(atom.id()), |_, _| ()),
             Some(secret) => self.withdraw(order, atom, secret),
         };
         match made {
