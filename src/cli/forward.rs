@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::failure::{Failure, complain};
-use crate::engine::{Engine, LogsRequest};
+use crate::engine::Logs;
 use crate::log::{LogItem, Stream};
 
 /// One of our own streams, unbuffered: what is there is shown, not only whole lines.
@@ -85,15 +85,11 @@ impl Sinks {
 /// Shows what an atom prints until it has stopped and everything was shown.
 ///
 /// `unread` is called when a stream of ours cannot be written to any more.
-pub(super) fn forward(
-    engine: &dyn Engine,
-    request: &LogsRequest,
-    unread: impl Fn(),
-) -> Result<(), Failure> {
+pub(super) fn forward(logs: Logs, unread: impl Fn()) -> Result<(), Failure> {
     let mut sinks = Sinks::ours()?;
     let mut dropped = 0;
     let mut trouble = Ok(());
-    for item in engine.logs(request)? {
+    for item in logs {
         match item? {
             LogItem::Dropped { bytes } => dropped += bytes,
             LogItem::Chunk(chunk) => {

@@ -12,7 +12,7 @@ use super::failure::{Failure, complain};
 use super::forward::forward;
 use super::{status, store};
 use crate::atom::{Atom, AtomId, AtomSpec, Limits};
-use crate::engine::{Engine, Error, LogsRequest, ProcessEngine, StopRequest, WaitRequest};
+use crate::engine::{Engine, Error, Logs, ProcessEngine, StopRequest, WaitRequest};
 
 pub(super) fn run(store: Option<&Path>, args: Run) -> Result<u8, Failure> {
     if args.detach {
@@ -25,8 +25,8 @@ pub(super) fn run(store: Option<&Path>, args: Run) -> Result<u8, Failure> {
     spec.validate().map_err(Error::from)?;
     let engine = store::open(store)?;
     let signals = signals()?;
-    let atom = engine.create(spec.into())?;
-    let atom = accompany(&engine, &atom, signals)?;
+    let (atom, logs) = engine.create_followed(spec.into())?;
+    let atom = accompany(&engine, &atom, logs, signals)?;
     if let Err(error) = engine.close() {
         // How the atom ended is journaled; that is what was asked for.
         complain(&error.to_string());
@@ -99,7 +99,12 @@ fn ignored(signal: i32) -> bool {
 }
 
 /// Shows what the atom prints, and passes on the wish that it should end, until it has.
-fn accompany(engine: &ProcessEngine, atom: &Atom, mut signals: Signals) -> Result<Atom, Failure> {
+fn accompany(
+    engine: &ProcessEngine,
+    atom: &Atom,
+    logs: Logs,
+    mut signals: Signals,
+) -> Result<Atom, Failure> {
     let id = atom.id();
     let handle = signals.handle();
     let stopper = Stopper { engine, id, asked: AtomicBool::new(false) };
@@ -110,11 +115,8 @@ fn accompany(engine: &ProcessEngine, atom: &Atom, mut signals: Signals) -> Resul
             }
         });
         // An atom that never ran printed nothing.
-        let shown = if atom.started_at().is_some() {
-            forward(engine, &LogsRequest::from(id).follow().lossless(), || stopper.ask(scope))
-        } else {
-            Ok(())
-        };
+        let shown =
+            if atom.started_at().is_some() { forward(logs, || stopper.ask(scope)) } else { Ok(()) };
         let ended = engine.wait(&WaitRequest::from(id));
         handle.close();
         let atom = ended?;
