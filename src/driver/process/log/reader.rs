@@ -11,6 +11,7 @@ use super::format::{
     ChunkHeader, HEADER, Kind, SEGMENT_HEADER, parse_segment_header, segment_path, segments,
 };
 use super::shared::LogShared;
+use super::writer::remove_surplus;
 use crate::driver::DriverError;
 use crate::log::{LogChunk, LogItem, LogNext, LogQuery, LogSource};
 
@@ -286,6 +287,7 @@ impl Drop for LogReader {
     fn drop(&mut self) {
         if let (Some(live), Some(reader)) = (&self.live, self.lossless) {
             live.moved(reader, None);
+            remove_surplus(&self.dir, live);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the writer and the readers of one log know of each other.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,6 +36,8 @@ pub(super) struct LogState {
     next_reader: u64,
     /// The writer is held up by one of them.
     held_up: bool,
+    /// Segments of a finished log that are beyond its bound, and there for one of them.
+    surplus: Range<u64>,
 }
 
 impl LogShared {
@@ -51,6 +54,21 @@ impl LogShared {
         let mut state = self.state.lock();
         (state.segment, state.written) = (segment, written);
         self.notify(&state);
+    }
+
+    /// Tells the readers that nothing more will come, and keeps in mind which segments are to go after them.
+    pub(super) fn finish(&self, surplus: Range<u64>) {
+        self.state.lock().surplus = surplus;
+        self.complete();
+    }
+
+    /// The segments that are to go and that nobody needs; each is given once.
+    pub(super) fn take_surplus(&self) -> Range<u64> {
+        let mut state = self.state.lock();
+        let Range { start, end } = state.surplus;
+        let gone = start..state.needed().map_or(end, |needed| needed.min(end)).max(start);
+        state.surplus.start = gone.end;
+        gone
     }
 
     /// Tells the readers that nothing more will come.

@@ -144,7 +144,11 @@ impl LogWriter {
             Err(error) => self.refused(&error),
         }
         self.shared.publish(self.number, self.length);
-        self.shared.complete();
+        // What was in the FIFOs at the end was taken although a lossless reader had to catch up:
+        // there may be more than was asked for, until that reader has gone.
+        let keep_from = (self.number + 1).saturating_sub(self.allowed);
+        self.shared.finish(self.first..keep_from);
+        remove_surplus(&self.dir, &self.shared);
     }
 
     fn write(&mut self, kind: Kind, at: Timestamp, chunk: &mut [u8]) {
@@ -193,6 +197,13 @@ impl LogWriter {
         (self.number, self.length) = (number, SEGMENT_HEADER);
         self.shared.publish(number, SEGMENT_HEADER);
         Ok(())
+    }
+}
+
+/// Removes what a finished log has beyond its bound and nobody needs any more.
+pub(super) fn remove_surplus(dir: &Path, shared: &LogShared) {
+    for number in shared.take_surplus() {
+        let _ = fs::remove_file(segment_path(dir, number));
     }
 }
 
