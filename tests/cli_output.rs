@@ -6,8 +6,12 @@ mod cli_harness;
 
 use std::io::Read;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use cli_harness::{Place, text};
+use rustix::io::ioctl_fionread;
+use rustix::pipe::fcntl_getpipe_size;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// FNV-1a, as far as it has come: order and completeness of a stream, without keeping it.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,4 +79,37 @@ fn an_atom_that_prints_at_once_more_than_its_log_holds_is_shown_whole() {
     let kept = place.run(["logs", "n"]);
     assert!(kept.out.len() <= 4096, "{}", kept.out.len());
     assert!(!kept.out.is_empty() && all.ends_with(&kept.out));
+}
+
+/// The pipe is full, and whoever should read it does nothing: a third signal does not wait for that.
+#[test]
+fn a_third_signal_gives_up_what_nobody_reads() {
+    let place = Place::new();
+    let mut command =
+        place.command(["run", "--grace", "1h", "--", "sh", "-c", "trap '' TERM; yes"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let out = child.stdout.take().unwrap();
+    let pid = Pid::from_child(&child);
+    let capacity = fcntl_getpipe_size(&out).unwrap() as u64;
+    until("a full pipe", || ioctl_fionread(&out).unwrap() == capacity);
+    // Again and again: a signal that is pending already does not count twice.
+    let mut ended = None;
+    until("its end", || {
+        kill_process(pid, Signal::INT).unwrap();
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().code(), Some(137));
+    let atom = place.newest();
+    assert_eq!((text(&atom, "state"), text(&atom, "result")), ("stopped".into(), "killed".into()));
+}
+
+/// Waits until it is so.
+#[track_caller]
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} has not come to be");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
 }

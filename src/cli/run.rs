@@ -1,7 +1,8 @@
 //! `caesium run`: create, show the output, wait, end with the atom's status.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, Scope};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -107,7 +108,7 @@ fn accompany(
 ) -> Result<Atom, Failure> {
     let id = atom.id();
     let handle = signals.handle();
-    let stopper = Stopper { engine, id, asked: AtomicBool::new(false) };
+    let stopper = Stopper { engine, id, asked: AtomicU32::new(0) };
     thread::scope(|scope| {
         scope.spawn(|| {
             for _signal in signals.forever() {
@@ -124,23 +125,35 @@ fn accompany(
     })
 }
 
-/// Ends the atom: when first asked to politely, then by force.
+/// The how-manieth wish gives up the output as well: whoever should read it may never do so.
+const GIVES_UP: u32 = 3;
+
+/// Ends the atom: when first asked to politely, then by force; and then ourselves.
 struct Stopper<'a> {
     engine: &'a ProcessEngine,
     id: AtomId,
-    asked: AtomicBool,
+    asked: AtomicU32,
 }
 
 impl Stopper<'_> {
     fn ask<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         let request = StopRequest::from(self.id);
-        let again = self.asked.swap(true, Ordering::Relaxed);
-        let request = if again { request.force() } else { request };
+        let before = self.asked.fetch_add(1, Ordering::Relaxed);
+        let request = if before > 0 { request.force() } else { request };
+        let give_up = before + 1 >= GIVES_UP;
         // On a thread of its own: a stop returns when it is done, and the next signal must not wait for that.
-        scope.spawn(move || {
-            if let Err(error) = self.engine.stop(&request) {
-                complain(&format!("cannot stop it: {error}"));
-            }
+        scope.spawn(move || match self.engine.stop(&request) {
+            Ok(atom) if give_up => self.give_up(&atom),
+            Ok(_) => {}
+            Err(error) => complain(&format!("cannot stop it: {error}")),
         });
+    }
+
+    /// Ends this process with the atom's status, while another thread still waits to write.
+    fn give_up(&self, atom: &Atom) -> ! {
+        if let Err(error) = self.engine.shutdown() {
+            complain(&error.to_string());
+        }
+        process::exit(status::of(atom).into())
     }
 }
