@@ -104,6 +104,19 @@ fn a_third_signal_gives_up_what_nobody_reads() {
     assert_eq!((text(&atom, "state"), text(&atom, "result")), ("stopped".into(), "killed".into()));
 }
 
+/// That both streams are closed is one reason to stop it, not two: it has its grace.
+#[test]
+fn an_atom_whose_output_nobody_reads_is_asked_to_end_once() {
+    let place = Place::new();
+    let script =
+        "trap 'echo err >&2; sleep 0.5; exit 7' TERM; while :; do echo out; sleep 0.01; done";
+    let mut command = place.command(["run", "--", "sh", "-c", script]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    assert_eq!(text(&place.newest(), "reason"), "stopped");
+}
+
 /// Waits until it is so.
 #[track_caller]
 fn until(what: &str, mut so: impl FnMut() -> bool) {

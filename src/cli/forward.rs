@@ -84,9 +84,11 @@ impl Sinks {
 
 /// Shows what an atom prints until it has stopped and everything was shown.
 ///
-/// `unread` is called when a stream of ours cannot be written to any more.
-pub(super) fn forward(logs: Logs, unread: impl Fn()) -> Result<(), Failure> {
+/// `unread` is called, once, when a stream of ours cannot be written to any more.
+pub(super) fn forward(logs: Logs, unread: impl FnOnce()) -> Result<(), Failure> {
     let mut sinks = Sinks::ours()?;
+    // That the other stream fails as well is no second wish that the atom should end.
+    let mut unread = Some(unread);
     let mut dropped = 0;
     let mut trouble = Ok(());
     for item in logs {
@@ -98,7 +100,9 @@ pub(super) fn forward(logs: Logs, unread: impl Fn()) -> Result<(), Failure> {
                     let problem = format!("cannot write to {}: {error}", chunk.stream);
                     trouble = Err(Failure::said(problem));
                 }
-                unread();
+                if let Some(unread) = unread.take() {
+                    unread();
+                }
                 if sinks.gone() {
                     break;
                 }
