@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use caesium::driver::Driver;
 use caesium::driver::memory::{Act, MemoryDriver, World};
 use caesium::engine::{
     DeleteRequest, GetRequest, ListRequest, LogsRequest, StopRequest, WaitRequest,
@@ -312,4 +313,16 @@ fn a_log_is_read_after_reopening() {
         engine.logs(&LogsRequest::from(atom.id())).unwrap().read_to_end().unwrap(),
         b"hello"
     );
+}
+
+#[test]
+fn what_was_set_aside_for_an_atom_that_the_journal_does_not_know_is_removed() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), World::new());
+    let driver = MemoryDriver::new(world.clone());
+    driver.prepare(AtomId::new(), &Act::Linger.spec()).unwrap();
+    drop(driver);
+    assert_eq!(world.places(), 1);
+    let engine = open(dir.path(), &world);
+    assert_eq!(world.places(), 0);
+    assert_eq!(engine.list(&ListRequest::all()).unwrap(), []);
 }

@@ -89,6 +89,10 @@ impl Driver for MemoryDriver {
         self.world.remove(atom);
     }
 
+    fn residue(&self) -> Result<Vec<AtomId>, DriverError> {
+        Ok(self.world.residents())
+    }
+
     fn send(&self, command: Command) -> Result<(), DriverError> {
         self.inbox.send(Input::Command(command)).map_err(|_| DriverError::Closed)
     }

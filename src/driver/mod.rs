@@ -58,6 +58,18 @@ pub trait Driver: Send + Sync + 'static {
     /// Gives back what [`Driver::prepare`] set aside for an atom that was not journaled after all.
     fn release(&self, atom: AtomId);
 
+    /// The atoms for which something was set aside or left, in this life of the host or an earlier one.
+    ///
+    /// The engine removes what the journal does not know: a host that died in
+    /// the midst of a create leaves such things. A driver that keeps nothing need not say anything.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be found out.
+    fn residue(&self) -> Result<Vec<AtomId>, DriverError> {
+        Ok(Vec::new())
+    }
+
     /// Takes a command. It is carried out later; what comes of it is observed.
     ///
     /// # Errors

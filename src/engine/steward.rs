@@ -1,6 +1,6 @@
 //! The thread that journals what the driver observes, and does what follows from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -88,11 +88,15 @@ impl<D: Driver> Work<D> {
     /// Asks the driver after every atom whose state may have changed while nobody watched.
     fn reconcile(&mut self, answer: Sender<Result<(), Error>>) {
         let atoms: Vec<Atom> = self.core.journal.with_view(|view| view.atoms().cloned().collect());
-        let asked = atoms
-            .iter()
-            .filter_map(question)
-            .chain([Command::Sync { token: 0 }])
-            .try_for_each(|command| self.core.driver.send(command));
+        let asked = self.core.driver.residue().and_then(|residue| {
+            let known: HashSet<AtomId> = atoms.iter().map(Atom::id).collect();
+            let unknown = residue.into_iter().filter(|atom| !known.contains(atom));
+            unknown
+                .map(|atom| Command::Remove { atom, handle: None })
+                .chain(atoms.iter().filter_map(question))
+                .chain([Command::Sync { token: 0 }])
+                .try_for_each(|command| self.core.driver.send(command))
+        });
         for atom in &atoms {
             match atom.planned_retry() {
                 Some(planned) => drop(self.due.insert((planned.due, atom.id()))),

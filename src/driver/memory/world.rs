@@ -102,6 +102,10 @@ impl World {
         self.0.facts.lock().places.len()
     }
 
+    pub(super) fn residents(&self) -> Vec<AtomId> {
+        self.0.facts.lock().places.keys().copied().collect()
+    }
+
     fn change<T>(&self, f: impl FnOnce(&mut Facts) -> T) -> T {
         let mut facts = self.0.facts.lock();
         let result = f(&mut facts);

@@ -167,6 +167,22 @@ impl Driver for ProcessDriver {
         }
     }
 
+    fn residue(&self) -> Result<Vec<AtomId>, DriverError> {
+        let dir = &self.context.atoms;
+        let names = || -> std::io::Result<Vec<AtomId>> {
+            let mut atoms = Vec::new();
+            for entry in dir.read_dir()? {
+                // Whatever has another name is not ours to judge.
+                atoms.extend(
+                    entry?.file_name().to_str().and_then(|name| name.parse::<AtomId>().ok()),
+                );
+            }
+            Ok(atoms)
+        };
+        names()
+            .map_err(|source| DriverError::Io { what: format!("read {}", dir.display()), source })
+    }
+
     fn logs(&self, atom: &Atom, query: &LogQuery) -> Result<Box<dyn LogSource>, DriverError> {
         self.open_log(atom.id(), query)
     }
