@@ -245,6 +245,7 @@ impl Monitor {
             pump.finish();
         }
         self.context.forget_log(atom);
+        watched.dir.remove_fifos();
         self.emit(match ended {
             Ended::Known(status, usage) => {
                 let evidence = Ladder::evidence(watched.ladder);

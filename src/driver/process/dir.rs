@@ -2,7 +2,7 @@
 //!
 //! | name | what |
 //! |---|---|
-//! | `out`, `err` | the FIFOs that it prints to; they stay until the atom goes, because an unlink may wait for the disk |
+//! | `out`, `err` | the FIFOs that it prints to |
 //! | `log.N` | what it printed |
 //! | `prepared` | boot and pid namespace; called `spawned` from just before its start |
 //! | `spawned` | the same, and after that the handle of the run |
@@ -152,6 +152,14 @@ impl AtomDir {
     /// Opens our end of a FIFO again, after another host held it.
     pub(super) fn open_fifo(&self, stream: Stream) -> io::Result<OwnedFd> {
         Ok(open(self.fifo(stream), READ_END, Mode::empty())?)
+    }
+
+    /// Takes away what only a live atom needs.
+    pub(super) fn remove_fifos(&self) {
+        for stream in Stream::ALL {
+            // A FIFO that stays does no harm: the directory goes with the atom.
+            let _ = fs::remove_file(self.fifo(*stream));
+        }
     }
 
     /// Says that a start is about to be tried. A rename: it needs no room on the disk.

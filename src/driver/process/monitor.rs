@@ -316,6 +316,7 @@ impl Monitor {
     fn withdraw(&mut self, atom: AtomId) {
         if let Some(prepared) = self.context.take_prepared(atom) {
             prepared.log.finish(time::now());
+            prepared.dir.remove_fifos();
             self.context.forget_log(atom);
             self.withdrawn.insert(atom);
             let detail = "it was stopped before it was started".to_owned();
@@ -502,6 +503,8 @@ impl Monitor {
         self.context.forget_log(watched.atom);
         if watched.removing {
             self.removed(watched.atom);
+        } else {
+            watched.dir.remove_fifos();
         }
     }
 

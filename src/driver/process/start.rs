@@ -41,7 +41,7 @@ impl Monitor {
         if let Some(secret) = order.spec.missing_secret() {
             let detail =
                 format!("the value of the secret {secret} was known to an earlier host only");
-            self.give_up(atom, pump);
+            self.give_up(atom, &dir, pump);
             return self.emit(Observation::NeverStarted { atom, at: time::now(), detail });
         }
         let streams = Streams { stdin: slot, stdout: child_out, stderr: child_err };
@@ -49,7 +49,7 @@ impl Monitor {
             Ok(child) => self.started(order, dir, pump, child),
             Err(failure) => {
                 dir.unmark_spawned();
-                self.give_up(atom, pump);
+                self.give_up(atom, &dir, pump);
                 self.start_failed(atom, failure);
             }
         }
@@ -63,8 +63,9 @@ impl Monitor {
         self.context.take_prepared(order.atom).ok_or_else(|| "it was released".to_owned())
     }
 
-    fn give_up(&self, atom: AtomId, pump: Pump) {
+    fn give_up(&self, atom: AtomId, dir: &AtomDir, pump: Pump) {
         pump.finish();
+        dir.remove_fifos();
         self.context.forget_log(atom);
     }
 
@@ -91,11 +92,11 @@ impl Monitor {
         let leader = match leader {
             Ok(leader) => leader,
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
-                return self.unseen(atom, pump);
+                return self.unseen(atom, &dir, pump);
             }
             Err(error) => {
                 self.unwatchable(atom, &mut child, &error);
-                return self.give_up(atom, pump);
+                return self.give_up(atom, &dir, pump);
             }
         };
         let watched = Watched {
@@ -114,21 +115,21 @@ impl Monitor {
             }
             Err((watched, error)) => {
                 self.unwatchable(atom, &mut child, &error);
-                if let Watched { pump: Some(pump), .. } = *watched {
-                    self.give_up(atom, pump);
+                if let Watched { dir, pump: Some(pump), .. } = *watched {
+                    self.give_up(atom, &dir, pump);
                 }
             }
         }
     }
 
     /// It ended at once, in a host that ignores SIGCHLD: the kernel has forgotten it.
-    fn unseen(&mut self, atom: AtomId, mut pump: Pump) {
+    fn unseen(&mut self, atom: AtomId, dir: &AtomDir, mut pump: Pump) {
         self.drain_pump(&mut pump);
         let detail =
             "it ended at once, and this host ignores SIGCHLD: nobody was told how".to_owned();
         let reason = Reason::ExitUnobserved;
         self.emit(Observation::LostSight { atom, at: time::now(), reason, detail });
-        self.give_up(atom, pump);
+        self.give_up(atom, dir, pump);
     }
 
     /// What cannot be watched must not run.
