@@ -49,6 +49,8 @@ pub(super) enum Command {
     Events(Events),
     /// Read the whole store, and check that everything in it fits together
     Verify,
+    /// Show how large the journal is, and how it fares
+    Stats(Stats),
     /// Show the state machine of an atom
     Lifecycle(Lifecycle),
     /// Print a completion script for a shell
@@ -70,6 +72,7 @@ impl Command {
             | Self::Rm(_)
             | Self::Events(_)
             | Self::Verify
+            | Self::Stats(_)
             | Self::Lifecycle(_)
             | Self::Completions(_)
             | Self::Man => super::status::FAILURE,
@@ -215,6 +218,13 @@ pub(super) struct Events {
     #[arg(long, value_name = "SEQ")]
     pub(super) since: Option<u64>,
     /// One JSON object per event and line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Stats {
+    /// As one JSON object, on one line
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -20,6 +20,7 @@ mod output;
 mod ps;
 mod rm;
 mod run;
+mod stats;
 mod status;
 mod stop;
 mod store;
@@ -62,6 +63,7 @@ fn dispatch(args: Args) -> Result<u8, Failure> {
         Command::Rm(rm) => rm::rm(store, &rm),
         Command::Events(events) => events::events(store, &events),
         Command::Verify => verify::verify(store),
+        Command::Stats(stats) => stats::stats(store, &stats),
         Command::Lifecycle(lifecycle) => lifecycle::lifecycle(&lifecycle),
         Command::Completions(completions) => generate::completions(&completions),
         Command::Man => generate::man(),

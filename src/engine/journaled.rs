@@ -14,8 +14,8 @@ use crate::Durability;
 use crate::atom::{Atom, AtomId};
 use crate::driver::{Command, Driver, Order};
 use crate::journal::{
-    Creation, Draft, Fact, Journal, JournalError, JournalOptions, Records, Recovery, Subscription,
-    Unfit, Verified,
+    Creation, Draft, Fact, Journal, JournalError, JournalOptions, Records, Recovery, Stats,
+    Subscription, Unfit, Verified,
 };
 use crate::lifecycle::{
     Event, EventKind, Rejection, State, Stop, StopCause, StopOrder, allowed_events,
@@ -125,6 +125,15 @@ impl<D: Driver> JournaledEngine<D> {
     /// The number of the newest durable event; 0 when there is none.
     pub fn durable_seq(&self) -> u64 {
         self.core.journal.durable_seq()
+    }
+
+    /// What the journal says of itself: sizes, times, and who lags behind.
+    ///
+    /// # Errors
+    ///
+    /// When the length of a segment cannot be read.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        Ok(self.core.journal.stats()?)
     }
 
     /// Reads the whole journal, checks every byte of it, and that folding the events gives the stored states.

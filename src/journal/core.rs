@@ -35,6 +35,7 @@ pub(crate) struct Core {
     pub(crate) visible: Visible,
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) maintenance: super::maintain::Maintenance,
+    pub(crate) measured: super::stats::Measured,
 }
 
 /// What was decided, durable or not, and where the next frame goes.

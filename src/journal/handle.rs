@@ -16,6 +16,7 @@ use super::open::{self, Recovery};
 use super::options::JournalOptions;
 use super::queue::Ticket;
 use super::read::Records;
+use super::stats::Stats;
 use super::storage::{MemoryStorage, Storage};
 use super::subscribe::Subscription;
 use super::verify::Verified;
@@ -202,6 +203,15 @@ impl Journal {
     /// [`JournalError::HistoryDamaged`] or [`JournalError::Inconsistent`].
     pub fn verify(&self) -> Result<Verified, JournalError> {
         self.inner.core.verify()
+    }
+
+    /// What the journal says of itself: sizes, times, and who lags behind. Opens no history.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`] when the length of a segment cannot be read.
+    pub fn stats(&self) -> Result<Stats, JournalError> {
+        self.inner.core.stats()
     }
 
     /// Writes what is queued, ends with a footer, and joins the threads. Idempotent.

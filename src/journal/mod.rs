@@ -26,6 +26,7 @@ mod read;
 mod record;
 mod reserve;
 mod roll;
+mod stats;
 pub mod storage;
 mod subscribe;
 mod verify;
@@ -37,7 +38,9 @@ mod writer;
 pub use change::Draft;
 pub use error::JournalError;
 pub use handle::Journal;
-pub use history::{CHUNK_BYTES, Chunk, Head, History, MemoryHistory, SledHistory};
+pub use history::{
+    CHUNK_BYTES, Chunk, Head, History, HistoryState, HistoryUsage, MemoryHistory, SledHistory,
+};
 pub use open::Recovery;
 pub use options::{
     JournalOptions, MAX_DETAIL_BYTES, MAX_GROUP_BYTES, MAX_HANDLE_BYTES, MAX_QUEUED_BYTES,
@@ -47,6 +50,7 @@ pub use queue::Ticket;
 pub use read::Records;
 pub use record::{Creation, Fact, Note, Record};
 pub use reserve::{DELETION_RESERVE, ENDING_RESERVE, LIVE_RESERVE};
+pub use stats::Stats;
 pub use subscribe::Subscription;
 pub use verify::Verified;
 pub use view::{Unfit, View};

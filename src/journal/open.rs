@@ -17,6 +17,7 @@ use super::maintain::Maintenance;
 use super::options::{FIRST_SEGMENT_BYTES, JournalOptions};
 use super::queue::Queue;
 use super::reserve::Population;
+use super::stats::Measured;
 use super::storage::{DiskStorage, Storage};
 use super::view::View;
 use super::visible::Visible;
@@ -158,6 +159,7 @@ pub(crate) fn open(
         visible: Visible::new(view.clone(), seq),
         catalog: Mutex::new(catalog),
         maintenance: Maintenance::default(),
+        measured: Measured::default(),
         decided: Mutex::new(Decided {
             population: Population::count(view.atoms().map(Atom::state)),
             view,

@@ -1,6 +1,7 @@
 //! Following the journal: what was, then what comes, without a gap.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Record;
@@ -16,12 +17,16 @@ use super::read::Records;
 pub struct Subscription {
     core: Arc<Core>,
     next: u64,
+    /// The same for others to see.
+    position: Arc<AtomicU64>,
     records: Option<Records>,
 }
 
 impl Subscription {
     pub(crate) fn new(core: Arc<Core>, from: u64) -> Self {
-        Self { core, next: from.max(1), records: None }
+        let next = from.max(1);
+        let position = core.measured.follow(next);
+        Self { core, next, position, records: None }
     }
 
     /// The number of the event that comes next.
@@ -49,7 +54,8 @@ impl Subscription {
                 self.core.visible.wait_for_news(&mut seen, deadline);
             }
             if let Some(record) = seen.recent(self.next) {
-                self.next += 1;
+                drop(seen);
+                self.move_to(self.next + 1);
                 self.records = None;
                 return Ok(Some(record));
             }
@@ -65,8 +71,13 @@ impl Subscription {
         let event = records.next_event()?;
         self.records = Some(records);
         Ok(event.map(|event| {
-            self.next += 1;
+            self.move_to(self.next + 1);
             Arc::new(event.record)
         }))
+    }
+
+    fn move_to(&mut self, next: u64) {
+        self.next = next;
+        self.position.store(next, Ordering::Relaxed);
     }
 }

@@ -57,6 +57,7 @@ fn next(core: &Core) -> Step {
 
 fn write(core: &Core, group: Group) -> Result<(), String> {
     let Group { file, offset, bytes, records, barrier, done } = group;
+    let events = records.len();
     let last = records.last().map(|(record, _)| record.seq);
     let written = file
         .write_at(&bytes, offset)
@@ -64,7 +65,7 @@ fn write(core: &Core, group: Group) -> Result<(), String> {
         .and_then(|()| match core.options.durability {
             Durability::Batched(_) if !barrier => Ok(false),
             Durability::Sync | Durability::Batched(_) | Durability::Memory => {
-                file.sync_data().map_err(|error| format!("a sync failed: {error}"))?;
+                timed_sync(core, &*file)?;
                 Ok(true)
             }
         })
@@ -84,6 +85,7 @@ fn write(core: &Core, group: Group) -> Result<(), String> {
             return Ok(());
         }
     };
+    core.measured.group(events);
     let mut queue = core.queue.lock();
     queue.busy = false;
     queue.bytes = queue.bytes.saturating_sub(bytes.len());
@@ -106,9 +108,17 @@ fn write(core: &Core, group: Group) -> Result<(), String> {
 /// Syncs what batched durability has left unsynced.
 fn sync(core: &Core, file: &dyn StoredFile) -> Result<(), String> {
     let written = core.visible.lock().seq;
-    file.sync_data().map_err(|error| format!("a sync failed: {error}"))?;
+    timed_sync(core, file)?;
     let mut queue = core.queue.lock();
     queue.due = None;
     queue.synced = queue.synced.max(written);
+    Ok(())
+}
+
+/// Makes a file durable, and measures how long that takes.
+fn timed_sync(core: &Core, file: &dyn StoredFile) -> Result<(), String> {
+    let began = Instant::now();
+    file.sync_data().map_err(|error| format!("a sync failed: {error}"))?;
+    core.measured.sync(began.elapsed());
     Ok(())
 }

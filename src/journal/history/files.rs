@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Head;
@@ -119,6 +119,25 @@ fn walk(dir: &Path) -> io::Result<BTreeMap<OsString, PathBuf>> {
         }
     }
     Ok(files)
+}
+
+/// The bytes that the files under a directory take on disk; 0 where there is none.
+pub(super) fn disk_bytes(dir: &Path) -> io::Result<u64> {
+    let files = match walk(dir) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = 0;
+    for path in files.values() {
+        match fs::metadata(path) {
+            Ok(metadata) => bytes += metadata.blocks() * 512,
+            // sled removes files while it works.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
 }
 
 /// One line per file, and a last one with the checksum of the lines.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::{Chunk, Head, History};
+use super::{Chunk, Head, History, HistoryState, HistoryUsage};
 use crate::atom::AtomId;
 use crate::journal::JournalError;
 
@@ -50,6 +50,13 @@ impl History for MemoryHistory {
         let chunks = self.chunks.lock();
         let all = chunks.values().flat_map(|chunk| &chunk.atoms);
         Ok(all.filter(|(id, _)| *id == atom).map(|(_, seq)| *seq).collect())
+    }
+
+    fn usage(&self) -> HistoryUsage {
+        let chunks = self.chunks.lock();
+        let bytes = chunks.values().map(|chunk| chunk.frames.len() as u64).sum();
+        let state = if chunks.is_empty() { HistoryState::Absent } else { HistoryState::Whole };
+        HistoryUsage { state, bytes }
     }
 
     fn close(&self) -> Result<(), JournalError> {

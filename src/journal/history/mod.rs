@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::JournalError;
 use crate::atom::AtomId;
+use crate::text::named;
 
 pub use self::sled::SledHistory;
 pub use memory::MemoryHistory;
@@ -21,6 +22,32 @@ pub struct Head {
     pub last: u64,
     /// The checksum of the last one's frame.
     pub chain: u32,
+}
+
+/// What is known of a history without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryState {
+    /// Nothing was packed yet.
+    Absent,
+    /// Nothing is known to be wrong with it.
+    Whole,
+    /// It cannot be read.
+    Damaged,
+}
+
+named!(HistoryState, "state of a history", {
+    Absent => "absent",
+    Whole => "whole",
+    Damaged => "damaged",
+});
+
+/// What a history takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryUsage {
+    /// What is known of it.
+    pub state: HistoryState,
+    /// Bytes on disk.
+    pub bytes: u64,
 }
 
 /// Frames of consecutive events, verbatim.
@@ -57,6 +84,15 @@ pub trait History: fmt::Debug + Send + Sync {
     fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError>;
     /// The numbers of the events of an atom that are in it.
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError>;
+    /// What it takes on disk, and what is known of it. Opens nothing that is large.
+    fn usage(&self) -> HistoryUsage {
+        let state = match self.head() {
+            Ok(None) => HistoryState::Absent,
+            Ok(Some(_)) => HistoryState::Whole,
+            Err(_) => HistoryState::Damaged,
+        };
+        HistoryUsage { state, bytes: 0 }
+    }
     /// Hands the files over in a state that the next opening can prove whole. Idempotent.
     fn close(&self) -> Result<(), JournalError>;
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::files::{self, HeadFile};
-use super::{CHUNK_BYTES, Chunk, Head, History};
+use super::{CHUNK_BYTES, Chunk, Head, History, HistoryState, HistoryUsage};
 use crate::atom::AtomId;
 use crate::journal::error::{self, JournalError};
 use crate::journal::open::sync_dir;
@@ -448,6 +448,16 @@ impl History for SledHistory {
             Ok(seqs)
         })?;
         Ok(found.unwrap_or_default())
+    }
+
+    fn usage(&self) -> HistoryUsage {
+        let damaged = matches!(*self.state.lock(), State::Damaged(_));
+        let (bytes, state) = match (files::disk_bytes(&self.dir), self.head_file().read()) {
+            (Ok(bytes), Ok(Some(_))) if !damaged => (bytes, HistoryState::Whole),
+            (Ok(bytes), Ok(None)) if !damaged => (bytes, HistoryState::Absent),
+            (bytes, _) => (bytes.unwrap_or(0), HistoryState::Damaged),
+        };
+        HistoryUsage { state, bytes }
     }
 
     fn close(&self) -> Result<(), JournalError> {
