@@ -1,0 +1,133 @@
+//! What was heard, and whether it is there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use caesium::journal::{Journal, JournalError, Record};
+
+use super::table::Row;
+use super::work::{is_step, number, options};
+
+/// What a store must have: which step of which atom has which number.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Witness {
+    events: BTreeMap<u64, (u64, u64)>,
+    pub(super) acknowledged: u64,
+}
+
+/// What is wrong with a store.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    pub(super) lost: u64,
+    pub(super) wrong: u64,
+    /// The end of the last host's writes was cut and reported.
+    pub(super) cut: bool,
+    pub(super) refused: bool,
+    pub(super) problem: Option<String>,
+}
+
+impl Verdict {
+    pub(super) fn count(&self, row: &mut Row) {
+        row.lost += self.lost;
+        row.wrong += self.wrong;
+        row.refused += u64::from(self.refused);
+        row.reported += u64::from(self.cut);
+    }
+
+    pub(super) fn is_good(&self) -> bool {
+        self.lost == 0 && self.wrong == 0 && self.problem.is_none()
+    }
+}
+
+impl Witness {
+    /// Hears a line of a host; true when it is an acknowledgement.
+    pub(super) fn hear(&mut self, line: &str) -> bool {
+        let Some(rest) = line.strip_prefix("ack ") else { return false };
+        let fields: Vec<u64> = rest.split(' ').map_while(|field| field.parse().ok()).collect();
+        let [seq, count, number, last] = fields[..] else { panic!("{line:?}") };
+        for back in 0..count {
+            self.events.insert(seq - back, (number, last - back));
+        }
+        self.acknowledged += count;
+        true
+    }
+
+    /// The number of the newest event that must be there.
+    pub(super) fn newest(&self) -> u64 {
+        self.events.last_key_value().map_or(0, |(seq, _)| *seq)
+    }
+
+    /// Compares what is there with what must be there: events from the first on.
+    pub(super) fn compare(&self, records: &[Record]) -> Verdict {
+        let mut verdict = Verdict::default();
+        let mut lives: HashMap<u64, u64> = HashMap::new();
+        for (record, seq) in records.iter().zip(1..) {
+            let next = lives.entry(number(record.atom)).or_default();
+            if record.seq != seq || !is_step(record, *next) {
+                verdict.wrong += 1;
+                verdict.problem.get_or_insert_with(|| format!("at {seq}, step {next}: {record:?}"));
+            }
+            *next += 1;
+            if self.events.get(&seq).is_some_and(|told| *told != (number(record.atom), *next - 1)) {
+                verdict.lost += 1;
+                verdict.problem.get_or_insert_with(|| format!("{seq} is another one: {record:?}"));
+            }
+        }
+        let kept = records.len() as u64;
+        verdict.lost += self.events.range(kept + 1..).count() as u64;
+        if verdict.lost > 0 {
+            let newest = self.newest();
+            verdict.problem.get_or_insert_with(|| format!("{kept} of {newest} events are there"));
+        }
+        verdict
+    }
+
+    /// What is shown once must stay.
+    pub(super) fn learn(&mut self, records: &[Record]) {
+        let mut lives: HashMap<u64, u64> = HashMap::new();
+        for record in records {
+            let next = lives.entry(number(record.atom)).or_default();
+            self.events.insert(record.seq, (number(record.atom), *next));
+            *next += 1;
+        }
+    }
+
+    /// Opens the store, compares all of it, verifies and closes.
+    pub(super) fn check(&mut self, dir: &Path, segment_bytes: u64) -> Verdict {
+        let (journal, recovery) = match Journal::open_dir(dir, options(segment_bytes)) {
+            Ok(opened) => opened,
+            Err(error) => {
+                return Verdict {
+                    lost: self.events.len() as u64,
+                    refused: true,
+                    problem: Some(format!("it does not open: {error}")),
+                    ..Verdict::default()
+                };
+            }
+        };
+        let mut verdict = match all(&journal) {
+            Ok(records) => {
+                let verdict = self.compare(&records);
+                self.learn(&records);
+                verdict
+            }
+            Err(error) => Verdict {
+                lost: self.events.len() as u64,
+                problem: Some(format!("it cannot be read: {error}")),
+                ..Verdict::default()
+            },
+        };
+        verdict.cut = recovery.cut.is_some();
+        let verified = journal.verify().map(|_| ());
+        for (what, result) in [("verify", verified), ("close", journal.close())] {
+            if let Err(error) = result {
+                verdict.problem.get_or_insert_with(|| format!("{what}: {error}"));
+            }
+        }
+        verdict
+    }
+}
+
+pub(super) fn all(journal: &Journal) -> Result<Vec<Record>, JournalError> {
+    journal.read(1)?.collect()
+}
