@@ -40,10 +40,12 @@ impl Disk {
             "ext4" => (64 << 20, &["-q", "-m", "0"]),
             _ => (320 << 20, &["-q"]),
         };
-        File::create(&image).unwrap().set_len(bytes).unwrap();
-        let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(AsRef::as_ref).collect();
-        arguments.push(image.as_os_str());
-        run(&format!("mkfs.{kind}"), &arguments)?;
+        if kind != "tmpfs" {
+            File::create(&image).unwrap().set_len(bytes).unwrap();
+            let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(AsRef::as_ref).collect();
+            arguments.push(image.as_os_str());
+            run(&format!("mkfs.{kind}"), &arguments)?;
+        }
         std::fs::create_dir(dir.path().join("mount")).unwrap();
         let mut disk = Self { dir, kind, mounted: false };
         disk.mount()?;
@@ -66,9 +68,14 @@ impl Disk {
     pub(super) fn mount(&mut self) -> Result<(), String> {
         let (image, mount) = (self.dir.path().join("image"), self.path());
         // Nothing that was not asked for is written in the background while a round lasts.
-        let options = if self.kind == "ext4" { "loop,commit=600" } else { "loop" };
-        let options = options.as_ref();
-        run("mount", &["-o".as_ref(), options, image.as_os_str(), mount.as_os_str()])?;
+        let options = match self.kind {
+            "ext4" => "loop,commit=600",
+            "tmpfs" => "size=64M",
+            _ => "loop",
+        };
+        let kind = self.kind.as_ref();
+        let options = ["-t".as_ref(), kind, "-o".as_ref(), options.as_ref()];
+        run("mount", &[&options[..], &[image.as_os_str(), mount.as_os_str()]].concat())?;
         self.mounted = true;
         Ok(())
     }

@@ -38,7 +38,11 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(io("cannot write", path))?;
+    if let Err(source) = write() {
+        // On a full disk it takes room that something else needs.
+        let _ = fs::remove_file(&temporary);
+        return Err(io("cannot write", path)(source));
+    }
     sync_parent(path)
 }
 

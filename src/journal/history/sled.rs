@@ -473,7 +473,10 @@ impl History for SledHistory {
                 let handed_over = caught(|| {
                     shut(opened)?;
                     files::sync_tree(&self.dir)?;
-                    files::write_sums(&self.dir)?;
+                    if let Err(error) = files::write_sums(&self.dir) {
+                        // On a full disk, say. Nothing is lost: the next opening proves a copy.
+                        tracing::warn!(%error, "the history has no checksums");
+                    }
                     Ok(())
                 });
                 handed_over.map_err(|trouble| give_up(&mut state, trouble))
