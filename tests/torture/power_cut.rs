@@ -35,8 +35,7 @@ fn without_syncs_the_same_power_cuts_lose_what_was_acknowledged() {
             Ok(shim) => shim,
             Err(lacking) => return skip(&format!("power cuts without syncs: {lacking}")),
         };
-        let forgetful =
-            &mut |command: &mut std::process::Command| shim.skip(command, leaves_out);
+        let forgetful = &mut |command: &mut std::process::Command| shim.skip(command, leaves_out);
         let all = rounds("control", 4, 60);
         if let Err(lacking) = cut("ext4", all, forgetful, &mut row, &mut |_, _| {}) {
             return skip(&format!("power cuts without syncs: {lacking}"));
