@@ -65,7 +65,8 @@ pub enum Failing {
 /// What becomes, in a crash, of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// All of it is there: the host was killed, the machine lived on.
+    /// All of it is there, and no safer than before: the host was killed, the
+    /// machine lived on, and a power cut can still take it.
     All,
     /// Nothing of it is there.
     Nothing,
@@ -101,13 +102,21 @@ struct Disk {
     capacity: Option<u64>,
     calls: HashMap<Call, u64>,
     faults: Vec<Fault>,
+    /// Calls of every kind, and the last one before the power goes.
+    all_calls: u64,
+    powered_until: Option<u64>,
+    /// Syncs do nothing and say that they did.
+    lying: bool,
 }
 
 #[derive(Debug, Default, Clone)]
 struct Inode {
+    /// What is read: the page cache.
     bytes: Vec<u8>,
-    /// What each write that was not synced replaced; `None` where the file ended before.
-    replaced: Vec<(u64, Vec<Option<u8>>)>,
+    /// What is on the disk.
+    durable: Vec<u8>,
+    /// What was written and not synced, in order.
+    unsynced: Vec<(u64, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -126,7 +135,9 @@ impl MemoryStorage {
 
     /// Makes the `nth` call of a kind from now on fail: 1 is the next one.
     ///
-    /// A write that fails has written the first half.
+    /// A write that fails has written the first half. A sync that fails has
+    /// taken some of what was written to the disk and forgets the rest, as
+    /// Linux does: it is still read, and no later sync makes it durable.
     pub fn fail(&self, call: Call, nth: u64, failing: Failing, kind: io::ErrorKind) {
         let mut disk = self.disk.lock();
         let at = disk.calls.get(&call).copied().unwrap_or(0) + nth;
@@ -136,6 +147,24 @@ impl MemoryStorage {
     /// Lets every call succeed again.
     pub fn heal(&self) {
         self.disk.lock().faults.clear();
+    }
+
+    /// Cuts the power after this many more calls of any kind: those that come
+    /// later fail and change nothing. What a cut leaves is what [`MemoryStorage::crash`] gives.
+    pub fn cut_power_after(&self, calls: u64) {
+        let mut disk = self.disk.lock();
+        disk.powered_until = Some(disk.all_calls + calls);
+    }
+
+    /// Whether a call failed because the power was cut.
+    pub fn is_off(&self) -> bool {
+        self.disk.lock().is_off()
+    }
+
+    /// Makes every sync from now on do nothing and say that it did: for
+    /// controls, which show that a test can fail.
+    pub fn lie(&self) {
+        self.disk.lock().lying = true;
     }
 
     /// How many calls of a kind there were.
@@ -157,73 +186,94 @@ impl MemoryStorage {
     /// Puts a file there, durable, in place of one that may be there: how tests damage a store.
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
         let mut disk = self.disk.lock();
-        disk.inodes.push(Inode { bytes, replaced: Vec::new() });
+        disk.inodes.push(Inode { durable: bytes.clone(), bytes, unsynced: Vec::new() });
         let inode = disk.inodes.len() - 1;
         disk.names.insert(name.to_owned(), inode);
     }
 
-    /// What a crash at this moment leaves: another disk, all of it durable.
+    /// What a crash at this moment leaves: another disk. All of it is durable,
+    /// but for [`Keep::All`], where it is as durable as it was.
     pub fn crash(&self, crash: Crash) -> Self {
         let disk = self.disk.lock();
-        let mut chance = Chance(crash.seed);
-        let mut kept = |always: Keep| match always {
-            Keep::All => true,
-            Keep::Nothing => false,
-            Keep::Some => chance.next() & 1 == 0,
-        };
         let mut names = disk.names.clone();
-        for operation in disk.unsynced.iter().rev() {
-            if !kept(crash.keep) {
-                for (name, before) in operation.iter().rev() {
-                    match before {
-                        Some(inode) => names.insert(name.clone(), *inode),
-                        None => names.remove(name),
-                    };
-                }
-            }
-        }
-        let mut inodes = disk.inodes.clone();
-        for inode in &mut inodes {
-            for (offset, before) in std::mem::take(&mut inode.replaced).into_iter().rev() {
-                let mut at = 0;
-                while at < before.len() {
-                    let position = offset + at as u64;
-                    let sector_end = (position / crash.sector + 1) * crash.sector;
-                    let end = before.len().min(at + (sector_end - position) as usize);
-                    if !kept(crash.keep) {
-                        inode.put_back(offset, &before, at..end);
+        let mut inodes = Vec::new();
+        let mut unsynced = Vec::new();
+        if crash.keep == Keep::All {
+            inodes.clone_from(&disk.inodes);
+            unsynced.clone_from(&disk.unsynced);
+        } else {
+            let mut chance = Chance(crash.seed);
+            let mut kept = || crash.keep == Keep::Some && chance.next() & 1 == 0;
+            for operation in disk.unsynced.iter().rev() {
+                if !kept() {
+                    for (name, before) in operation.iter().rev() {
+                        match before {
+                            Some(inode) => names.insert(name.clone(), *inode),
+                            None => names.remove(name),
+                        };
                     }
-                    at = end;
                 }
             }
+            inodes.resize_with(disk.inodes.len(), Inode::default);
+            for inode in names.values() {
+                let mut bytes = disk.inodes[*inode].durable.clone();
+                for (offset, written) in &disk.inodes[*inode].unsynced {
+                    put_sectors(&mut bytes, *offset, written, crash.sector, &mut kept);
+                }
+                inodes[*inode] = Inode { durable: bytes.clone(), bytes, unsynced: Vec::new() };
+            }
         }
-        let disk = Disk { inodes, names, capacity: disk.capacity, ..Disk::default() };
+        let disk = Disk {
+            inodes,
+            names,
+            unsynced,
+            capacity: disk.capacity,
+            lying: disk.lying,
+            ..Disk::default()
+        };
         Self { disk: Arc::new(Mutex::new(disk)) }
     }
 }
 
-impl Inode {
-    fn put_back(&mut self, offset: u64, before: &[Option<u8>], range: std::ops::Range<usize>) {
-        for at in range {
-            let position = offset as usize + at;
-            match (before[at], self.bytes.get_mut(position)) {
-                (Some(byte), Some(place)) => *place = byte,
-                // The file ended before this byte. A hole reads as zero; its end is cut below.
-                (None, Some(place)) => *place = 0,
-                (Some(_) | None, None) => {}
-            }
+/// Writes, and lets the file grow where it has to.
+fn put(bytes: &mut Vec<u8>, offset: u64, written: &[u8]) {
+    let (from, to) = (offset as usize, offset as usize + written.len());
+    if bytes.len() < to {
+        bytes.resize(to, 0);
+    }
+    bytes[from..to].copy_from_slice(written);
+}
+
+/// Writes those sectors that `kept` says yes to. A hole reads as zeros.
+fn put_sectors(
+    bytes: &mut Vec<u8>,
+    offset: u64,
+    written: &[u8],
+    sector: u64,
+    mut kept: impl FnMut() -> bool,
+) {
+    let mut at = 0;
+    while at < written.len() {
+        let position = offset + at as u64;
+        let sector_end = (position / sector + 1) * sector;
+        let end = written.len().min(at + (sector_end - position) as usize);
+        if kept() {
+            put(bytes, position, &written[at..end]);
         }
-        if before[before.len() - 1].is_none() && offset as usize + before.len() == self.bytes.len()
-        {
-            let old = before.iter().take_while(|byte| byte.is_some()).count();
-            let zeros = self.bytes.iter().rev().take_while(|byte| **byte == 0).count();
-            self.bytes.truncate((self.bytes.len() - zeros).max(offset as usize + old));
-        }
+        at = end;
     }
 }
 
 impl Disk {
+    fn is_off(&self) -> bool {
+        self.powered_until.is_some_and(|last| self.all_calls > last)
+    }
+
     fn call(&mut self, call: Call) -> io::Result<()> {
+        self.all_calls += 1;
+        if self.is_off() {
+            return Err(io::Error::other("the power is gone"));
+        }
         let count = self.calls.entry(call).or_insert(0);
         *count += 1;
         let count = *count;
@@ -265,17 +315,8 @@ impl Disk {
 
     fn write(&mut self, inode: usize, bytes: &[u8], offset: u64) {
         let inode = &mut self.inodes[inode];
-        let offset_bytes = offset as usize;
-        let before =
-            (offset_bytes..offset_bytes + bytes.len()).map(|at| inode.bytes.get(at).copied());
-        let before: Vec<Option<u8>> = before.collect();
-        if inode.bytes.len() < offset_bytes + bytes.len() {
-            inode.bytes.resize(offset_bytes + bytes.len(), 0);
-        }
-        inode.bytes[offset_bytes..offset_bytes + bytes.len()].copy_from_slice(bytes);
-        if !before.is_empty() {
-            inode.replaced.push((offset, before));
-        }
+        put(&mut inode.bytes, offset, bytes);
+        inode.unsynced.push((offset, bytes.to_vec()));
     }
 }
 
@@ -324,7 +365,9 @@ impl Storage for MemoryStorage {
     fn sync_dir(&self) -> io::Result<()> {
         let mut disk = self.disk.lock();
         disk.call(Call::SyncDir)?;
-        disk.unsynced.clear();
+        if !disk.lying {
+            disk.unsynced.clear();
+        }
         Ok(())
     }
 
@@ -363,7 +406,9 @@ impl StoredFile for MemoryFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.disk.lock();
         if let Err(error) = disk.call(Call::Write) {
-            disk.write(self.inode, &bytes[..bytes.len() / 2], offset);
+            if !disk.is_off() {
+                disk.write(self.inode, &bytes[..bytes.len() / 2], offset);
+            }
             return Err(error);
         }
         disk.write(self.inode, bytes, offset);
@@ -372,9 +417,21 @@ impl StoredFile for MemoryFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.disk.lock();
-        disk.call(Call::Sync)?;
-        disk.inodes[self.inode].replaced.clear();
-        Ok(())
+        let called = disk.call(Call::Sync);
+        if disk.is_off() || disk.lying {
+            return called;
+        }
+        let mut chance = Chance(disk.all_calls);
+        let inode = &mut disk.inodes[self.inode];
+        for (offset, written) in std::mem::take(&mut inode.unsynced) {
+            match called {
+                Ok(()) => put(&mut inode.durable, offset, &written),
+                Err(_) => put_sectors(&mut inode.durable, offset, &written, 512, || {
+                    chance.next() & 1 == 0
+                }),
+            }
+        }
+        called
     }
 
     fn len(&self) -> io::Result<u64> {
