@@ -176,7 +176,7 @@ impl Core {
             if queue.failed.is_some() {
                 break;
             }
-            self.room.wait(&mut queue);
+            self.wait_for_room(&mut queue);
         }
         if let Some(cause) = &queue.failed {
             return Err(JournalError::Poisoned { cause: cause.clone() });

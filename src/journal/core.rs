@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::catalog::Catalog;
 use super::error::JournalError;
@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) maintenance: super::maintain::Maintenance,
     pub(crate) measured: super::stats::Measured,
+    /// There are no threads: see [`Journal::open_stepped`](super::Journal::open_stepped).
+    pub(crate) stepped: bool,
 }
 
 /// What was decided, durable or not, and where the next frame goes.
@@ -104,7 +106,16 @@ impl Core {
             if queue.groups.is_empty() && !queue.busy {
                 return Ok(());
             }
-            self.room.wait(&mut queue);
+            self.wait_for_room(&mut queue);
+        }
+    }
+
+    /// Waits until the writer has done something; without a writer, does it.
+    pub(crate) fn wait_for_room(&self, queue: &mut MutexGuard<'_, Queue>) {
+        if self.stepped {
+            MutexGuard::unlocked(queue, || super::writer::step(self));
+        } else {
+            self.room.wait(queue);
         }
     }
 }

@@ -86,6 +86,45 @@ impl Journal {
         Ok((Self { inner: Arc::new(inner) }, recovery))
     }
 
+    /// Opens a journal without threads, for simulations: what its writer and
+    /// its packer would do is done by [`Journal::step`] and [`Journal::pack`],
+    /// so that one thread decides the order of everything. Waiting for a
+    /// ticket before its group was written would block for ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::open_dir`].
+    #[cfg(feature = "test-util")]
+    pub fn open_stepped(
+        storage: Arc<dyn Storage>,
+        history: Arc<dyn History>,
+        options: JournalOptions,
+    ) -> Result<(Self, Recovery), JournalError> {
+        let (mut core, recovery) = open::open(storage, history, options)?;
+        core.stepped = true;
+        let core = Arc::new(core);
+        core.maintenance.attach(&core);
+        let inner = Inner { core, writer: Mutex::new(None), closed: Mutex::new(None) };
+        Ok((Self { inner: Arc::new(inner) }, recovery))
+    }
+
+    /// Writes the next group of a journal without threads, or syncs what
+    /// batched durability has left; false when there was nothing to do.
+    #[cfg(feature = "test-util")]
+    pub fn step(&self) -> bool {
+        super::writer::step(&self.inner.core)
+    }
+
+    /// Packs what is sealed into the history, and removes what need not stay.
+    ///
+    /// # Errors
+    ///
+    /// What failed. Nothing is lost then.
+    #[cfg(feature = "test-util")]
+    pub fn pack(&self) -> Result<(), JournalError> {
+        self.inner.core.pack()
+    }
+
     /// A new journal in memory.
     ///
     /// # Errors
@@ -241,6 +280,7 @@ impl Inner {
         decided.closed = true;
         core.queue.lock().closing = true;
         core.work.notify_all();
+        while core.stepped && super::writer::step(core) {}
         let writer = self.writer.lock().take();
         let joined = writer.is_none_or(|writer| writer.join().is_ok());
         let sealed = match core.failed() {

@@ -46,7 +46,7 @@ impl Maintenance {
         let mut state = self.state.lock();
         state.wanted = true;
         self.bell.notify_all();
-        if state.thread.is_some() || state.stopping {
+        if state.thread.is_some() || state.stopping || core.stepped {
             return;
         }
         let Some(core) = self.core.get().and_then(Weak::upgrade) else { return };

@@ -160,6 +160,7 @@ pub(crate) fn open(
         catalog: Mutex::new(catalog),
         maintenance: Maintenance::default(),
         measured: Measured::default(),
+        stepped: false,
         decided: Mutex::new(Decided {
             population: Population::count(view.atoms().map(Atom::state)),
             view,

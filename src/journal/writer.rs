@@ -18,17 +18,40 @@ enum Step {
 ///
 /// While one group is being made durable the next one fills.
 pub(crate) fn run(core: &Core) {
-    loop {
-        let result = match next(core) {
-            Step::Write(group) => write(core, group),
-            Step::Sync(file) => sync(core, &*file),
-            Step::End => return,
-        };
-        if let Err(cause) = result {
-            core.poison(&cause);
-            return;
-        }
+    while take(core, next(core)) {}
+}
+
+/// Takes a step; false when there are no more.
+fn take(core: &Core, step: Step) -> bool {
+    let result = match step {
+        Step::Write(group) => write(core, group),
+        Step::Sync(file) => sync(core, &*file),
+        Step::End => return false,
+    };
+    if let Err(cause) = &result {
+        core.poison(cause);
     }
+    result.is_ok()
+}
+
+/// Takes the next step there is without waiting for one, for a journal without
+/// threads: what is due to be synced at some time is due when nothing is left to write.
+pub(crate) fn step(core: &Core) -> bool {
+    let step = {
+        let mut queue = core.queue.lock();
+        match (queue.failed.is_none(), queue.groups.pop_front()) {
+            (false, _) => Step::End,
+            (true, Some(group)) => {
+                queue.busy = true;
+                Step::Write(group)
+            }
+            (true, None) => match &queue.due {
+                Some((_, file)) => Step::Sync(file.clone()),
+                None => Step::End,
+            },
+        }
+    };
+    take(core, step)
 }
 
 /// Waits for something to do.
