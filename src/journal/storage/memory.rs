@@ -183,6 +183,16 @@ impl MemoryStorage {
         Some(disk.inodes[*disk.names.get(name)?].bytes.clone())
     }
 
+    /// The names of the files. Unlike [`Storage::list`] it is no call, and never fails.
+    pub fn names(&self) -> Vec<String> {
+        self.disk.lock().names.keys().cloned().collect()
+    }
+
+    /// How many bytes all files have together.
+    pub fn used(&self) -> u64 {
+        self.disk.lock().used()
+    }
+
     /// Puts a file there, durable, in place of one that may be there: how tests damage a store.
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
         let mut disk = self.disk.lock();
