@@ -105,7 +105,7 @@ pub(crate) fn open(
     let names = storage.list().map_err(failed("cannot list"))?;
     let mut firsts: Vec<u64> = names.iter().filter_map(|name| segment::first_of(name)).collect();
     firsts.sort_unstable();
-    let recovered = match firsts.last() {
+    let mut recovered = match firsts.last() {
         Some(newest) => recover::recover(&*storage, *newest)?,
         None => {
             let lost = options.must_exist || history.head().map_or(true, |head| head.is_some());
@@ -118,13 +118,19 @@ pub(crate) fn open(
         }
     };
     // From here on the store is known to be sound, and may be written to.
-    if let Some((offset, bytes)) = &recovered.unproven {
+    if !recovered.clean {
         // These events were found, and nobody knows that they are on disk: the
         // last host may have died between a write and its sync, or after a
         // sync that failed and left the pages clean. What is shown must stay.
+        // So must the name of the segment: the host may have died before it
+        // made that durable, and all that is appended now hangs on it.
         let file = &recovered.segment.file;
-        file.write_at(bytes, *offset)
-            .and_then(|()| file.sync_data())
+        recovered
+            .unproven
+            .take()
+            .map_or(Ok(()), |(offset, bytes)| {
+                file.write_at(&bytes, offset).and_then(|()| file.sync_data())
+            })
             .and_then(|()| storage.sync_dir())
             .map_err(failed("cannot make the last events durable in"))?;
     }
