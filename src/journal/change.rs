@@ -169,6 +169,7 @@ impl Core {
             return Ok(Ticket::ready());
         }
         let bytes = draft.bytes();
+        self.prove(draft.decided)?;
         self.admit(draft.decided, bytes, draft.population, draft.need)?;
         let mut queue = self.queue.lock();
         // One change may be larger than the limit: it waits until it is alone.

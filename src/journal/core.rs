@@ -52,6 +52,8 @@ pub(crate) struct Decided {
     /// Where the next frame goes.
     pub(crate) offset: u64,
     pub(crate) mend: Mend,
+    /// The footer that was found, and where: see [`Core::prove`].
+    pub(crate) unproven: Option<(u64, Vec<u8>)>,
     pub(crate) closed: bool,
 }
 

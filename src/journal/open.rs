@@ -154,7 +154,7 @@ pub(crate) fn open(
     }
     let mut catalog = Catalog::new(firsts);
     catalog.add(recovered.segment.first, recovered.segment.file.clone());
-    let Recovered { view, segment, seq, chain, offset, mend, .. } = recovered;
+    let Recovered { view, segment, seq, chain, offset, mend, unproven, .. } = recovered;
     let core = Core {
         options,
         storage,
@@ -175,6 +175,7 @@ pub(crate) fn open(
             segment,
             offset,
             mend,
+            unproven,
             closed: false,
         }),
     };

@@ -25,6 +25,7 @@ impl Core {
     /// [`JournalError::Poisoned`] when a write to it, or making the names durable, failed.
     pub(crate) fn roll(&self, decided: &mut Decided, needed: u64) -> Result<(), JournalError> {
         self.drain()?;
+        self.prove(decided)?;
         // With nothing under way, what is visible is all that is decided and kept.
         let (atoms, seq): (Vec<Atom>, u64) = {
             let seen = self.visible.lock();
@@ -49,9 +50,28 @@ impl Core {
         Ok(())
     }
 
+    /// Writes the footer that was found at opening once more, and makes it durable.
+    ///
+    /// Its sync may have failed and left the page clean, so that it was read
+    /// and is not on disk. What is written behind it must not come there before it.
+    pub(crate) fn prove(&self, decided: &mut Decided) -> Result<(), JournalError> {
+        let Some((offset, bytes)) = decided.unproven.take() else { return Ok(()) };
+        let file = &decided.segment.file;
+        file.write_at(&bytes, offset).and_then(|()| file.sync_data()).map_err(|error| {
+            let cause = self.poison(&format!("writing the last footer again failed: {error}"));
+            JournalError::Poisoned { cause }
+        })
+    }
+
     /// Writes a footer and makes it durable. Nothing may be under way.
     pub(crate) fn seal(&self, decided: &mut Decided, next: u64) -> Result<(), JournalError> {
         let path = || self.storage.path(&decided.segment.name);
+        let due = self.queue.lock().due.take();
+        if let Some(Err(error)) = due.map(|(_, file)| file.sync_data()) {
+            // A footer that is there says that the events before it are durable.
+            let cause = self.poison(&format!("a sync failed: {error}"));
+            return Err(JournalError::Poisoned { cause });
+        }
         if let Mend::Zeros { bytes, then_mark } = decided.mend {
             // A torn write must be gone before anything is said to be clean.
             let file = &decided.segment.file;

@@ -56,7 +56,8 @@ pub(crate) struct Recovered {
     pub(crate) mend: Mend,
     pub(crate) cut: Option<Cut>,
     pub(crate) clean: bool,
-    /// Where the last group begins, and its bytes: nothing proves that they were synced.
+    /// Where the last group begins, or the footer after it, and its bytes:
+    /// nothing proves that they were synced. A footer proves the events before it.
     pub(crate) unproven: Option<(u64, Vec<u8>)>,
 }
 
@@ -90,10 +91,7 @@ pub(crate) fn recover(storage: &dyn Storage, first: u64) -> Result<Recovered, Jo
         mend: scan.mend,
         cut: scan.cut,
         clean: scan.clean,
-        unproven: scan
-            .group
-            .filter(|_| !scan.clean)
-            .map(|group| (group as u64, bytes[group..scan.offset].to_vec())),
+        unproven: scan.group.map(|group| (group as u64, bytes[group..scan.offset].to_vec())),
     })
 }
 
@@ -110,7 +108,7 @@ pub(crate) struct Scan<'a> {
     pub(crate) view: View,
     footer: Option<(u32, Footer)>,
     mend: Mend,
-    /// Where the last group of events begins, and its first event.
+    /// Where the last group of events begins, or the footer after it, and its first event.
     group: Option<usize>,
     group_first: u64,
     pub(crate) cut: Option<Cut>,
@@ -306,7 +304,7 @@ impl<'a> Scan<'a> {
                     return Err(self.here().damaged("the footer counts other events"));
                 }
                 self.footer = Some((header.crc, footer));
-                self.group = None;
+                self.group = Some(self.offset);
             }
             Kind::Opened => {
                 self.footer = None;
