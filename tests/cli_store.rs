@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use caesium::{AtomSpec, Engine, EngineOptions};
 use cli_harness::{Done, Place};
 use rustix::process::Signal;
 
@@ -158,6 +159,31 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
         assert!(line.contains(&*segment.to_string_lossy()), "{line}");
     }
     assert_eq!(snapshot(&place.store()), before);
+}
+
+#[test]
+fn a_damaged_history_is_said_in_one_line_and_stops_nothing_else() {
+    let place = Place::new();
+    let engine = EngineOptions::new().segment_bytes(4096).open(place.store()).unwrap();
+    for _ in 0..40 {
+        let atom = engine.create(AtomSpec::command("true").into()).unwrap();
+        engine.wait(&atom.id().into()).unwrap();
+    }
+    engine.close().unwrap();
+    let history = place.store().join("history");
+    assert_eq!(place.events().len(), 120);
+    let db = snapshot(&history).into_keys().find(|path| path.ends_with("db")).unwrap();
+    let mut bytes = std::fs::read(&db).unwrap();
+    for byte in bytes.iter_mut().filter(|byte| **byte != 0) {
+        *byte ^= 0x55;
+    }
+    std::fs::write(&db, &bytes).unwrap();
+    for args in [["events"], ["verify"]] {
+        let done = place.run(args);
+        assert!(done.refused(1).contains("history"), "{done:?}");
+    }
+    assert_eq!(place.run(["run", "sh", "-c", "exit 3"]).status, 3);
+    assert_eq!(place.atoms().len(), 41);
 }
 
 /// Every path below, with what is in it. Who held the lock last does not count.
