@@ -8,6 +8,8 @@ mod limits;
 mod spec;
 mod usage;
 
+#[cfg(feature = "cli")]
+pub(crate) use bytes::HIDDEN;
 pub use id::{AtomId, BadAtomId};
 pub(crate) use known::Known;
 pub use known::{Atom, PlannedRetry};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::atom::Resource;
+use crate::atom::{HIDDEN, Resource};
 use crate::lifecycle::Drawing;
 use crate::log::Stream;
 use crate::time::{Timestamp, now};
@@ -87,7 +87,8 @@ impl TypedValueParser for KeyValue {
             if let Some(arg) = arg {
                 error.insert(ContextKind::InvalidArg, ContextValue::String(arg.to_string()));
             }
-            let shown = value.to_string_lossy().into_owned();
+            // Not what was typed: it may be a secret that only lacks its name.
+            let shown = HIDDEN.to_owned();
             error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
             return Err(error);
         };
