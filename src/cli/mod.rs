@@ -79,7 +79,8 @@ fn diagnostics() {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(level)
-        .with_ansi(output::colours(&std::io::stderr()))
+        // Colours would need a feature of its own, without which asking for them panics.
+        .with_ansi(false)
         .without_time()
         .with_target(false)
         .init();

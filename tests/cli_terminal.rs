@@ -1,0 +1,61 @@
+//! At a terminal: colours where they are wanted, and nowhere else.
+
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+mod cli_harness;
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+
+use cli_harness::Place;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// Runs a command with a terminal for its output; gives its status and what the terminal got.
+fn at_terminal(mut command: Command) -> (i32, String) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let name = std::ffi::OsStr::from_bytes(name.as_bytes());
+    let end = OpenOptions::new().read(true).write(true).open(name).unwrap();
+    command.stdout(end.try_clone().unwrap()).stderr(end).stdin(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // With it goes our own end: when the child has gone nobody has it any more.
+    drop(command);
+    let mut shown = Vec::new();
+    // A terminal ends with EIO.
+    let _ = File::from(terminal).read_to_end(&mut shown);
+    (child.wait().unwrap().code().unwrap(), String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_it_cannot_or_they_are_not_wanted() {
+    let place = Place::new();
+    assert_eq!(place.sh(&[], "exit 3").status, 3);
+    let ps = |variables: &[(&str, &str)]| {
+        let mut command = place.command(["ps", "-a"]);
+        command.env("TERM", "xterm").envs(variables.iter().copied());
+        let (status, shown) = at_terminal(command);
+        assert_eq!(status, 0, "{shown}");
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        shown
+    };
+    assert!(ps(&[]).contains("\x1b[31mfailure (3)\x1b[0m"), "{}", ps(&[]));
+    assert!(ps(&[("NO_COLOR", "")]).contains('\x1b'), "an empty NO_COLOR is none");
+    for variables in [[("NO_COLOR", "1")], [("TERM", "dumb")]] {
+        assert!(!ps(&variables).contains('\x1b'), "{variables:?}");
+    }
+}
+
+#[test]
+fn run_and_its_errors_work_at_a_terminal() {
+    let place = Place::new();
+    let run = |args: &[&str]| at_terminal(place.command(args));
+    assert_eq!(run(&["run", "sh", "-c", "echo hi; exit 4"]), (4, "hi\r\n".into()));
+    let (status, shown) = run(&["inspect", "nobody"]);
+    assert_eq!((status, shown.lines().count()), (1, 1), "{shown}");
+    assert_eq!(run(&["run", "--nope", "true"]).0, 125);
+    assert!(run(&["--help"]).1.contains("Usage"));
+}
