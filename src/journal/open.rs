@@ -125,12 +125,17 @@ pub(crate) fn open(
         // So must the name of the segment: the host may have died before it
         // made that durable, and all that is appended now hangs on it.
         let file = &recovered.segment.file;
-        recovered
-            .unproven
-            .take()
-            .map_or(Ok(()), |(offset, bytes)| {
-                file.write_at(&bytes, offset).and_then(|()| file.sync_data())
-            })
+        let (at, mut bytes) = recovered.unproven.take().unwrap_or((recovered.offset, Vec::new()));
+        // Behind them the disk may have what a failed sync did not zero, and
+        // what would look like damage behind a footer.
+        let rest = recovered.segment.bytes - recovered.offset;
+        match &mut recovered.mend {
+            // A torn write stays as it is until the next change.
+            Mend::Zeros { bytes, .. } => *bytes = rest,
+            Mend::Nothing | Mend::Mark { .. } => bytes.resize(bytes.len() + rest as usize, 0),
+        }
+        file.write_at(&bytes, at)
+            .and_then(|()| file.sync_data())
             .and_then(|()| storage.sync_dir())
             .map_err(failed("cannot make the last events durable in"))?;
     }
