@@ -57,6 +57,11 @@ impl Witness {
         self.events.last_key_value().map_or(0, |(seq, _)| *seq)
     }
 
+    /// From now on only events up to this one must be there.
+    pub(super) fn forget_after(&mut self, seq: u64) {
+        self.events.split_off(&(seq + 1));
+    }
+
     /// Compares what is there with what must be there: events from the first on.
     pub(super) fn compare(&self, records: &[Record]) -> Verdict {
         let mut verdict = Verdict::default();

@@ -138,11 +138,19 @@ impl SledHistory {
             // The last host did not hand it over. sled gets a copy, and the
             // original stays as it is until the copy has proven itself.
             let copy = files::copy_for_proof(&self.dir)?;
-            let opened = open_files(&copy)?;
-            cut_beyond(&opened.db, head)?;
-            prove(&opened, head)?;
-            shut(opened)?;
-            files::sync_tree(&copy)?;
+            let proven = caught(|| {
+                let opened = open_files(&copy)?;
+                cut_beyond(&opened.db, head)?;
+                prove(&opened, head)?;
+                shut(opened)?;
+                files::sync_tree(&copy)?;
+                Ok(())
+            });
+            if let Err(trouble) = proven {
+                // It is as large as the history, and of no use to anybody.
+                let _ = files::remove_tree(&copy);
+                return Err(trouble);
+            }
             files::exchange(&self.dir, &copy)?;
         }
         // From here on sled changes the files.
