@@ -140,6 +140,23 @@ fn a_damaged_history_is_reported_and_left_as_it_is_while_the_journal_goes_on() {
 }
 
 #[test]
+fn a_history_whose_head_is_gone_is_damaged_and_not_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let next = fill(&journal, dir.path(), 0);
+    journal.close().unwrap();
+    fs::remove_file(dir.path().join("history.head")).unwrap();
+    let (journal, _) = open(dir.path());
+    let damaged = |error| matches!(error, JournalError::HistoryDamaged { .. });
+    assert!(damaged(journal.read(1).unwrap_err()));
+    assert!(damaged(journal.oldest_seq().unwrap_err()));
+    assert!(damaged(journal.verify().unwrap_err()));
+    // What is in the log needs no history.
+    let last = next * 5;
+    assert_eq!(journal.read(last).unwrap().next().unwrap().unwrap().seq, last);
+}
+
+#[test]
 fn a_log_that_is_gone_beside_a_history_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());

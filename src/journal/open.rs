@@ -212,9 +212,15 @@ impl Core {
     /// The number of the oldest event that is kept.
     pub(crate) fn oldest_seq(&self) -> Result<u64, JournalError> {
         let oldest = self.catalog.lock().oldest().unwrap_or(1);
-        if oldest == 1 {
-            return Ok(1);
+        match oldest {
+            1 => Ok(1),
+            _ => match self.history.head()? {
+                Some(head) => Ok(head.first.min(oldest)),
+                // Whatever was compacted away, a history that says so is left.
+                None => Err(JournalError::HistoryDamaged {
+                    problem: format!("the events before {oldest} are gone"),
+                }),
+            },
         }
-        Ok(self.history.head()?.map_or(oldest, |head| head.first.min(oldest)))
     }
 }
