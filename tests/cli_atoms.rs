@@ -293,3 +293,23 @@ fn an_atom_that_is_killed_from_outside_is_seen_to_end() {
     assert_eq!(done.refused(137), "sh was killed by SIGKILL, which caesium did not send");
     assert_eq!(place.inspect("one")["reason"], "signal");
 }
+
+#[test]
+fn a_closed_pipe_changes_neither_what_is_done_nor_the_status() {
+    let place = Place::new();
+    for name in ["one", "two", "three"] {
+        place.run(["run", "--name", name, "--", "sh", "-c", "exit 3"]);
+    }
+    // A pipe that nobody reads any more.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let deaf = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_caesium"));
+        command.env("CAESIUM_STORE", place.store()).args(args);
+        command.stdout(writer.try_clone().unwrap()).status().unwrap().code()
+    };
+    assert_eq!(deaf(&["wait", "one"]), Some(3));
+    assert_eq!(deaf(&["stop", "one", "two"]), Some(0));
+    assert_eq!(deaf(&["rm", "one", "two", "three"]), Some(0));
+    assert_eq!(place.atoms().len(), 0);
+}

@@ -122,7 +122,7 @@ fn a_create_whose_host_died_before_the_start_is_withdrawn() {
         // The host goes while its create hangs.
         engine.shutdown().unwrap();
         let error = creating.join().unwrap().unwrap_err();
-        assert!(matches!(error, caesium::Error::Closed), "{error:?}");
+        assert!(matches!(error, caesium::Error::InDoubt(_)), "it is journaled: {error:?}");
     });
     drop(engine);
     world.hold_starts(false);
@@ -325,4 +325,62 @@ fn what_was_set_aside_for_an_atom_that_the_journal_does_not_know_is_removed() {
     let engine = open(dir.path(), &world);
     assert_eq!(world.places(), 0);
     assert_eq!(engine.list(&ListRequest::all()).unwrap(), []);
+}
+
+#[test]
+fn closing_lets_no_retry_in_while_it_waits_for_a_slow_stop() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), World::new());
+    let stop = EngineOptions::new().on_close(OnClose::Stop);
+    let engine =
+        stop.open_with(dir.path().join("store"), |_| Ok(MemoryDriver::new(world.clone()))).unwrap();
+    engine.create(Act::IgnoreTerm.spec().grace(Duration::from_millis(600)).into()).unwrap();
+    let failing = Act::Exit(1).spec().retry(retry(Duration::from_millis(100)));
+    let failed = engine.create(failing.into()).unwrap();
+    until(&engine, |atoms| atoms[1].planned_retry().is_some());
+    engine.close().unwrap();
+    assert_eq!(world.living(), []);
+    let engine = open(dir.path(), &world);
+    assert_eq!(get(&engine, &failed).attempt(), 1);
+    until(&engine, |atoms| atoms.len() == 3 && atoms[2].state() == State::Stopped);
+}
+
+#[test]
+fn an_engine_that_only_looks_carries_out_no_policy() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), World::new());
+    let engine = open(dir.path(), &world);
+    let spec = Act::Exit(1).spec().retry(retry(Duration::from_millis(300)));
+    engine.create(spec.into()).unwrap();
+    until(&engine, |atoms| atoms[0].planned_retry().is_some());
+    engine.close().unwrap();
+    let looking = EngineOptions::new().on_close(OnClose::Leave).policies(false);
+    let looking = looking
+        .open_with(dir.path().join("store"), |_| Ok(MemoryDriver::new(world.clone())))
+        .unwrap();
+    // It goes through the whole machinery after the retry is due.
+    let patient =
+        looking.create(Act::Linger.spec().timeout(Duration::from_millis(500)).into()).unwrap();
+    ended(&looking, patient.id());
+    assert_eq!(looking.list(&ListRequest::all()).unwrap().len(), 2);
+    looking.close().unwrap();
+    let engine = open(dir.path(), &world);
+    until(&engine, |atoms| atoms.len() == 3);
+}
+
+#[test]
+fn deleting_an_atom_whose_retry_is_overdue_starts_nothing() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), World::new());
+    let engine = open(dir.path(), &world);
+    world.room_for(Some(1));
+    let spec = Act::Exit(1).spec().retry(retry(Duration::from_millis(1)));
+    let atom = engine.create(spec.into()).unwrap();
+    until(&engine, |atoms| {
+        atoms[0]
+            .planned_retry()
+            .is_some_and(|planned| planned.due < atoms[0].life().latest().saturating_add(LONG))
+    });
+    engine.delete(&DeleteRequest::from(atom.id())).unwrap();
+    world.room_for(None);
+    engine.close().unwrap();
+    let engine = open(dir.path(), &world);
+    assert_eq!((engine.list(&ListRequest::all()).unwrap(), world.places()), (vec![], 0));
 }

@@ -62,3 +62,11 @@ impl From<io::Error> for Failure {
         }
     }
 }
+
+/// For a command whose work is done, whether somebody reads what it says of it or not.
+pub(super) fn if_read(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::args::Rm;
-use super::failure::Failure;
+use super::failure::{Failure, if_read};
 use super::store;
 use crate::engine::{DeleteRequest, Engine};
 
@@ -23,7 +23,7 @@ pub(super) fn rm(store: Option<&Path>, args: &Rm) -> Result<u8, Failure> {
         let mut request = DeleteRequest::from(atom.id());
         request.force = args.force;
         engine.delete(&request)?;
-        writeln!(io::stdout(), "{}", atom.id())?;
+        if_read(writeln!(io::stdout(), "{}", atom.id()))?;
     }
     engine.close()?;
     Ok(0)

@@ -32,7 +32,7 @@ pub(super) fn path(option: Option<&Path>) -> Result<PathBuf, Failure> {
 pub(super) fn open(option: Option<&Path>) -> Result<ProcessEngine, Failure> {
     let path = path(option)?;
     // What lives in a store is not ended by somebody who looks at it.
-    let engine = ProcessEngine::options().on_close(OnClose::Leave).open(path)?;
+    let engine = ProcessEngine::options().on_close(OnClose::Leave).policies(false).open(path)?;
     if let Some(cut) = &engine.recovery().cut {
         complain(&format!(
             "the last write to {} had not been finished: {} bytes at {} are left out ({}); nothing acknowledged is lost",

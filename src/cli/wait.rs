@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::args::Wait;
-use super::failure::Failure;
+use super::failure::{Failure, if_read};
 use super::{status, store};
 use crate::atom::Atom;
 use crate::engine::{Engine, WaitRequest};
@@ -25,7 +25,7 @@ pub(super) fn print_endings(atoms: &[Atom]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     for atom in atoms {
         let ending = status::short(atom).unwrap_or_else(|| atom.state().to_string());
-        writeln!(out, "{} {ending}", atom.id())?;
+        if_read(writeln!(out, "{} {ending}", atom.id()))?;
     }
     Ok(())
 }

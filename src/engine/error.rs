@@ -13,15 +13,17 @@ use crate::lifecycle::{Rejection, State};
 #[non_exhaustive]
 pub enum Error {
     /// No atom has this id, prefix or name.
-    #[error("no atom {0:?}: `caesium ps -a` lists what there is")]
+    #[error("no atom {0:?}{hint}: `caesium ps -a` lists what there is", hint = too_short(.0))]
     NotFound(String),
     /// More than one atom has an id that begins like this.
-    #[error("{text:?} is the beginning of {} ids: {}", ids.len(), ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("{text:?} is the beginning of {count} ids: {}{}", listed(ids), if *count > ids.len() { ", …" } else { "" })]
     Ambiguous {
         /// What was asked for.
         text: String,
-        /// The ids that begin with it; at most ten.
+        /// The first ids that begin with it; at most ten.
         ids: Vec<AtomId>,
+        /// How many there are.
+        count: usize,
     },
     /// The spec cannot be run as it is. Nothing was created.
     #[error("the spec's {0}")]
@@ -82,6 +84,20 @@ pub enum Error {
     /// The engine was closed.
     #[error("the engine is closed")]
     Closed,
+}
+
+/// Why a beginning of an id finds nothing whatever there is.
+fn too_short(text: &str) -> &'static str {
+    let hexadecimal = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    if hexadecimal && text.len() < super::find::MIN_PREFIX {
+        " (the beginning of an id needs at least 4 characters)"
+    } else {
+        ""
+    }
+}
+
+fn listed(ids: &[AtomId]) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl From<DriverError> for Error {

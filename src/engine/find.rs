@@ -5,7 +5,7 @@ use crate::atom::{Atom, AtomId};
 use crate::journal::View;
 
 /// The fewest characters of an id that are taken for one.
-const MIN_PREFIX: usize = 4;
+pub(super) const MIN_PREFIX: usize = 4;
 
 /// How many ids an [`Error::Ambiguous`] names.
 const MAX_NAMED: usize = 10;
@@ -21,7 +21,8 @@ pub(super) fn find(view: &View, text: &str) -> Result<Atom, Error> {
     let atom = found.next().ok_or_else(not_found)?;
     if found.next().is_some() {
         let ids = view.between(first, last).take(MAX_NAMED).map(Atom::id).collect();
-        return Err(Error::Ambiguous { text: text.to_owned(), ids });
+        let count = view.between(first, last).count();
+        return Err(Error::Ambiguous { text: text.to_owned(), ids, count });
     }
     Ok(atom.clone())
 }

@@ -1,21 +1,22 @@
 //! The engine for every driver: decides by the lifecycle, journals, and lets the driver act.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::steward::Steward;
 use super::{
-    CreateRequest, DeleteRequest, Engine, Error, GetRequest, ListRequest, Logs, LogsRequest,
-    OnClose, StopRequest, WaitRequest, find,
+    Conduct, CreateRequest, DeleteRequest, Engine, Error, GetRequest, ListRequest, Logs,
+    LogsRequest, OnClose, StopRequest, WaitRequest, find,
 };
 use crate::Durability;
 use crate::atom::{Atom, AtomId};
 use crate::driver::{Command, Driver, Order};
 use crate::journal::{
-    Creation, Draft, Fact, Journal, JournalError, JournalOptions, Records, Recovery, Stats,
-    Subscription, Unfit, Verified,
+    Creation, Fact, Journal, JournalError, JournalOptions, Records, Recovery, Stats, Subscription,
+    Unfit, Verified,
 };
 use crate::lifecycle::{
     Event, EventKind, Rejection, State, Stop, StopCause, StopOrder, allowed_events,
@@ -42,6 +43,11 @@ pub struct JournaledEngine<D: Driver> {
 pub(super) struct Core<D> {
     pub(super) journal: Journal,
     pub(super) driver: D,
+    /// From now on nothing is created. Set and read while a change is being
+    /// decided, so that every atom is either seen by who closes, or refused.
+    pub(super) closing: AtomicBool,
+    /// Retries and the policies for invalid atoms are carried out.
+    pub(super) policies: bool,
 }
 
 impl<D: Driver> JournaledEngine<D> {
@@ -54,7 +60,7 @@ impl<D: Driver> JournaledEngine<D> {
         let options =
             JournalOptions { durability: Durability::Memory, ..JournalOptions::default() };
         let journal = Journal::in_memory(options)?;
-        Self::assemble(journal, Recovery::empty(), driver, OnClose::default(), None)
+        Self::assemble(journal, Recovery::empty(), driver, Conduct::default(), None)
     }
 
     /// Puts an engine together, and brings it to terms with what is outside.
@@ -62,10 +68,11 @@ impl<D: Driver> JournaledEngine<D> {
         journal: Journal,
         recovery: Recovery,
         driver: D,
-        on_close: OnClose,
+        conduct: Conduct,
         store: Option<Store>,
     ) -> Result<Self, Error> {
-        let core = Arc::new(Core { journal, driver });
+        let Conduct { on_close, policies } = conduct;
+        let core = Arc::new(Core { journal, driver, closing: AtomicBool::new(false), policies });
         let steward = Steward::start(core.clone())?;
         steward.reconcile()?;
         let mut store = store;
@@ -162,8 +169,9 @@ impl<D: Driver> JournaledEngine<D> {
     /// As [`close`](Self::close). Closing what is closed succeeds.
     pub fn shutdown(&self) -> Result<(), Error> {
         let Some(steward) = self.steward.lock().take() else { return Ok(()) };
+        let living = self.core.admit_no_more();
         let stopped = match self.on_close {
-            OnClose::Stop => self.stop_all(),
+            OnClose::Stop => self.stop_all(&living),
             OnClose::Leave => Ok(()),
         };
         // No observation may come after the steward has gone: the driver ends first.
@@ -174,19 +182,16 @@ impl<D: Driver> JournaledEngine<D> {
         stopped.and(Ok(closed?))
     }
 
-    fn stop_all(&self) -> Result<(), Error> {
-        let living: Vec<Atom> = self.core.journal.with_view(|view| {
-            view.atoms().filter(|atom| atom.state().is_live()).cloned().collect()
-        });
-        for atom in &living {
-            let request = StopRequest::from(atom.id());
+    fn stop_all(&self, living: &[AtomId]) -> Result<(), Error> {
+        for atom in living {
+            let request = StopRequest::from(atom);
             match self.core.ask_to_stop(&request) {
                 Ok(()) | Err(Error::NotFound(_) | Error::Rejected { .. }) => {}
                 Err(other) => return Err(other),
             }
         }
-        for atom in &living {
-            match self.core.until_stopped(atom.id(), None) {
+        for atom in living {
+            match self.core.until_stopped(*atom, None) {
                 Ok(_) | Err(Error::NotFound(_)) => {}
                 Err(other) => return Err(other),
             }
@@ -232,7 +237,7 @@ impl<D: Driver> Engine for JournaledEngine<D> {
         if request.force && self.core.get(request.id)?.state().is_live() {
             self.stop(&StopRequest::from(request.id).force())?;
         }
-        self.core.ask_to_delete(request.id)?;
+        self.core.ask_to_delete(request.id, Deletion::Requested)?;
         self.core.until(request.id, None, |atom| atom.is_none().then_some(()))?;
         Ok(())
     }
@@ -248,6 +253,19 @@ impl<D: Driver> Engine for JournaledEngine<D> {
 }
 
 impl<D: Driver> Core<D> {
+    /// From here on nothing is created; gives what may be alive.
+    fn admit_no_more(&self) -> Vec<AtomId> {
+        // Of what is decided, durable or not: a create that got in before is among them.
+        let living = self.journal.change(|draft| {
+            self.closing.store(true, Ordering::Relaxed);
+            let living = draft.view().atoms().filter(|atom| atom.state().is_live());
+            Ok::<_, JournalError>(living.map(Atom::id).collect())
+        });
+        // A journal that takes no more changes lets nothing in either.
+        self.closing.store(true, Ordering::Relaxed);
+        living.map(|(living, _nothing_written)| living).unwrap_or_default()
+    }
+
     fn get(&self, id: AtomId) -> Result<Atom, Error> {
         self.journal
             .with_view(|view| view.get(id).cloned())
@@ -271,7 +289,7 @@ impl<D: Driver> Core<D> {
         before_start: impl FnOnce(&D, &Atom),
     ) -> Result<Atom, Error> {
         let id = order.atom;
-        self.record_created(order, attempt, retry_of, before_start)?;
+        let seq = self.record_created(order, attempt, retry_of, before_start)?;
         let settled = |atom: Option<&Atom>| match atom {
             None => Some(Err(Error::NotFound(id.to_string()))),
             Some(atom) => {
@@ -287,7 +305,12 @@ impl<D: Driver> Core<D> {
                 (!pending).then(|| Ok(atom.clone()))
             }
         };
-        self.until(id, None, settled)?.unwrap_or(Err(Error::Closed))
+        match self.until(id, None, settled) {
+            Ok(Some(result)) => result,
+            // It is journaled, and nobody will tell whether it was started.
+            Ok(None) | Err(Error::Closed) => Err(in_doubt(seq, "the engine was closed")),
+            Err(error) => Err(in_doubt(seq, &error.to_string())),
+        }
     }
 
     /// Sets everything aside, journals the atom, and sends it on its way.
@@ -297,7 +320,7 @@ impl<D: Driver> Core<D> {
         attempt: u32,
         retry_of: Option<AtomId>,
         before_start: impl FnOnce(&D, &Atom),
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         let id = order.atom;
         // Before anything is set aside: the common mistake, and the cheap check. The journal checks again.
         let ((), _nothing_written) = self.journal.change(|draft| {
@@ -316,19 +339,29 @@ impl<D: Driver> Core<D> {
             attempt,
             retry_of,
         };
-        let journaled = self
-            .journal
-            .change(|draft| draft.append(id, now(), Fact::Created(creation)))
-            .and_then(|(atom, ticket)| ticket.wait().map(|()| atom));
-        match journaled {
-            Ok(atom) => before_start(&self.driver, &atom),
+        let admitted = self.journal.change(|draft| {
+            if self.closing.load(Ordering::Relaxed) {
+                return Err(JournalError::Closed);
+            }
+            draft.append(id, now(), Fact::Created(creation))
+        });
+        let durable = admitted.and_then(|(atom, ticket)| {
+            let seq = ticket.seq().unwrap_or_default();
+            ticket.wait().map(|()| (atom, seq))
+        });
+        match durable {
+            Ok((atom, seq)) => {
+                before_start(&self.driver, &atom);
+                match self.driver.send(Command::Start(order)) {
+                    Ok(()) => Ok(seq),
+                    Err(error) => Err(in_doubt(seq, &error.to_string())),
+                }
+            }
             Err(error) => {
                 self.driver.release(id);
-                return Err(error.into());
+                Err(error.into())
             }
         }
-        self.driver.send(Command::Start(order))?;
-        Ok(())
     }
 
     /// Journals a request to stop, and has it carried out. A stopped atom needs none.
@@ -361,7 +394,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Journals a request to delete, and has it carried out.
-    pub(super) fn ask_to_delete(&self, id: AtomId) -> Result<(), Error> {
+    pub(super) fn ask_to_delete(&self, id: AtomId, why: Deletion) -> Result<(), Error> {
         let (handle, ticket) = self.journal.change(|draft| {
             let atom =
                 draft.view().get(id).cloned().ok_or_else(|| Error::NotFound(id.to_string()))?;
@@ -372,7 +405,12 @@ impl<D: Driver> Core<D> {
                     return Err(refusal(&atom, EventKind::DeleteAsked));
                 }
             }
-            drop_retry(draft, &atom)?;
+            match (why, atom.planned_retry()) {
+                (Deletion::Requested, Some(_)) => {
+                    draft.append(id, now(), Fact::RetryDropped)?;
+                }
+                (Deletion::Requested, None) | (Deletion::ByPolicy, _) => {}
+            }
             draft.append(id, now(), Event::DeleteAsked.into())?;
             Ok::<_, Error>(Some(atom.known().handle.clone()))
         })?;
@@ -416,12 +454,18 @@ impl<D: Driver> Core<D> {
     }
 }
 
-/// A planned retry goes when somebody deletes the atom before it is due.
-fn drop_retry(draft: &mut Draft<'_>, atom: &Atom) -> Result<(), JournalError> {
-    if atom.planned_retry().is_some_and(|planned| planned.due > now()) {
-        draft.append(atom.id(), now(), Fact::RetryDropped)?;
-    }
-    Ok(())
+/// Why an atom is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// Somebody asked for it: then it is not tried again either.
+    Requested,
+    /// Its policy for invalid atoms: a planned retry follows.
+    ByPolicy,
+}
+
+/// The error of a create whose atom is in the journal, and may or may not have been started.
+fn in_doubt(seq: u64, cause: &str) -> Error {
+    Error::InDoubt(JournalError::InDoubt { seq, cause: cause.into() })
 }
 
 /// Whether the order would change a stop that is under way.

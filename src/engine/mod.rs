@@ -15,6 +15,7 @@ mod steward;
 pub use error::Error;
 pub use journaled::JournaledEngine;
 pub use logs::Logs;
+use options::Conduct;
 pub use options::{DEFAULT_LOCK_WAIT, DriverHome, EngineOptions, OnClose};
 #[cfg(target_os = "linux")]
 pub use process::ProcessEngine;

@@ -25,6 +25,19 @@ pub enum OnClose {
     Leave,
 }
 
+/// What an engine does by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conduct {
+    pub(super) on_close: OnClose,
+    pub(super) policies: bool,
+}
+
+impl Default for Conduct {
+    fn default() -> Self {
+        Self { on_close: OnClose::default(), policies: true }
+    }
+}
+
 /// How an engine is opened: begin with the default, change what you need, then open.
 ///
 /// ```no_run
@@ -40,7 +53,7 @@ pub enum OnClose {
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     journal: JournalOptions,
-    on_close: OnClose,
+    conduct: Conduct,
     lock_wait: Duration,
     #[cfg(target_os = "linux")]
     pub(super) supervision: Supervision,
@@ -53,7 +66,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             journal: JournalOptions::default(),
-            on_close: OnClose::default(),
+            conduct: Conduct::default(),
             lock_wait: DEFAULT_LOCK_WAIT,
             #[cfg(target_os = "linux")]
             supervision: Supervision::default(),
@@ -94,7 +107,17 @@ impl EngineOptions {
     /// What becomes of living atoms when the engine is closed.
     #[must_use]
     pub fn on_close(mut self, on_close: OnClose) -> Self {
-        self.on_close = on_close;
+        self.conduct.on_close = on_close;
+        self
+    }
+
+    /// Whether the atoms' own policies are carried out: retries that are due, and what
+    /// becomes of invalid atoms. They are unless this says otherwise; what was
+    /// not done waits for an engine that does it. For one that only looks at
+    /// a store, or is gone before a retry would have ended.
+    #[must_use]
+    pub fn policies(mut self, carry_out: bool) -> Self {
+        self.conduct.policies = carry_out;
         self
     }
 
@@ -120,6 +143,6 @@ impl EngineOptions {
         journal.must_exist = store.existed();
         let (journal, recovery) = Journal::open_dir(store.path(), journal)?;
         let driver = driver(DriverHome { dir: &store.atoms_dir(), copied: store.copied() })?;
-        JournaledEngine::assemble(journal, recovery, driver, self.on_close, Some(store))
+        JournaledEngine::assemble(journal, recovery, driver, self.conduct, Some(store))
     }
 }

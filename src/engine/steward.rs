@@ -4,14 +4,18 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::Error;
-use super::journaled::{Core, tightens};
+use super::journaled::{Core, Deletion, tightens};
 use crate::atom::{Atom, AtomId, AtomSpec, PlannedRetry};
 use crate::driver::{Command, Driver, DriverError, Observation, Order, Remembered, Sighting};
 use crate::journal::{Fact, JournalError, Note, Ticket};
 use crate::lifecycle::{Ending, Event, EventKind, Reason, State, StopOrder, Verdict, can, decide};
 use crate::time::{Timestamp, now};
+
+/// How long a retry waits at the least that could not be made when it was due.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
 
 /// The engine's own thread. One, whatever the number of atoms.
 #[derive(Debug)]
@@ -99,7 +103,7 @@ impl<D: Driver> Work<D> {
         });
         for atom in &atoms {
             match atom.planned_retry() {
-                Some(planned) => drop(self.due.insert((planned.due, atom.id()))),
+                Some(planned) => self.schedule(planned.due, atom.id()),
                 // Decided with the ending, but its record may not have made it to disk with it.
                 None => self.settle(atom.id()),
             }
@@ -222,7 +226,7 @@ impl<D: Driver> Work<D> {
         });
         match planned {
             Ok((None, _)) => {}
-            Ok((Some(Some(planned)), _)) => drop(self.due.insert((planned.due, id))),
+            Ok((Some(Some(planned)), _)) => self.schedule(planned.due, id),
             Ok((Some(None), _)) => self.delete(id),
             Err(error) => {
                 tracing::error!(atom = %id, %error, "what follows from an ending could not be journaled")
@@ -230,8 +234,17 @@ impl<D: Driver> Work<D> {
         }
     }
 
+    fn schedule(&mut self, due: Timestamp, id: AtomId) {
+        if self.core.policies {
+            self.due.insert((due, id));
+        }
+    }
+
     fn delete(&self, id: AtomId) {
-        match self.core.ask_to_delete(id) {
+        if !self.core.policies {
+            return;
+        }
+        match self.core.ask_to_delete(id, Deletion::ByPolicy) {
             // Somebody else deleted it first.
             Ok(()) | Err(Error::NotFound(_) | Error::Rejected { .. }) => {}
             Err(error) => {
@@ -256,36 +269,40 @@ impl<D: Driver> Work<D> {
             let Some(planned) = atom.as_ref().and_then(Atom::planned_retry) else { continue };
             let Some(atom) = atom else { continue };
             match atom.state() {
-                State::Stopped => self.retry(&atom, planned),
+                State::Stopped => drop(self.retry(&atom, planned)),
                 // What lives under it goes first; its removal makes the retry.
                 State::Invalid => self.delete(id),
-                State::Created
-                | State::Running
-                | State::Stopping
-                | State::Deleting
-                | State::Deleted => {}
+                // It has gone, and its successor had to wait.
+                State::Deleting => self.removed(id, now()),
+                State::Created | State::Running | State::Stopping | State::Deleted => {}
             }
         }
     }
 
-    /// Creates the atom that takes the place of another.
-    fn retry(&mut self, atom: &Atom, planned: PlannedRetry) {
+    /// Creates the atom that takes the place of another; false when that has to wait.
+    fn retry(&mut self, atom: &Atom, planned: PlannedRetry) -> bool {
         let spec = atom.known().spec.clone();
         let missing = spec.missing_secret().map(str::to_owned);
         let order = Order { atom: planned.id, spec };
         let made = match &missing {
-            None => self.core.record_created(order, atom.attempt() + 1, Some(atom.id()), |_, _| ()),
+            None => {
+                let attempt = atom.attempt() + 1;
+                self.core.record_created(order, attempt, Some(atom.id()), |_, _| ()).map(drop)
+            }
             Some(secret) => self.withdraw(order, atom, secret),
         };
         match made {
-            Ok(()) => {}
-            Err(error @ Error::Driver(DriverError::Exhausted { .. })) => {
+            Ok(()) => return true,
+            // It stays planned, for the next engine.
+            Err(Error::Closed) => {}
+            Err(error @ Error::Driver(_)) => {
                 tracing::warn!(atom = %atom.id(), %error, "a retry has to wait");
-                let later = now().saturating_add(atom.spec().get_retry().backoff.max);
-                self.due.insert((later, atom.id()));
+                let backoff = atom.spec().get_retry().backoff.delay(atom.attempt(), 0);
+                self.schedule(now().saturating_add(backoff.max(LEAST_WAIT)), atom.id());
             }
             Err(error) => tracing::error!(atom = %atom.id(), %error, "a retry could not be made"),
         }
+        false
     }
 
     /// A retry whose secret values went with the host that knew them: it is journaled, and not started.
@@ -314,8 +331,10 @@ impl<D: Driver> Work<D> {
         let atom = self.decided(id);
         if let Some(atom) = atom
             && let Some(planned) = atom.planned_retry()
+            && !self.retry(&atom, planned)
         {
-            self.retry(&atom, planned);
+            // The plan must not go before it is carried out: the atom is still being deleted.
+            return;
         }
         self.happened(id, at, Event::Removed, Note::default());
     }

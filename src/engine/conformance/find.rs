@@ -19,8 +19,9 @@ fn finds(fixture: &dyn Fixture) {
     assert_eq!(engine.find(&id).unwrap(), second);
     // Ids made in one test share their beginning, which is the time.
     match engine.find(&id[..4]) {
-        Err(Error::Ambiguous { text, ids }) => {
-            assert_eq!((text.as_str(), ids), (&id[..4], vec![first.id(), second.id()]));
+        Err(Error::Ambiguous { text, ids, count }) => {
+            assert_eq!((text.as_str(), count), (&id[..4], 2));
+            assert_eq!(ids, [first.id(), second.id()]);
         }
         other => panic!("{other:?}"),
     }
