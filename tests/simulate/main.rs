@@ -12,6 +12,7 @@
 #![allow(unreachable_pub, reason = "a test has no public interface")]
 
 mod draw;
+mod found;
 mod frames;
 mod history;
 mod world;

@@ -1,13 +1,12 @@
 //! One store, what is done to it, and what a reference model says must come of it.
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caesium::atom::{AtomId, AtomSpec, PlannedRetry};
-use caesium::journal::storage::{Call, Crash, Failing, Keep, MemoryStorage};
+use caesium::journal::storage::{Call, Crash, Keep, MemoryStorage};
 use caesium::journal::{
     Creation, Fact, Journal, JournalError, JournalOptions, Note, Subscription, Ticket, View,
 };
@@ -645,10 +644,4 @@ pub fn shown(plan: &Plan) -> String {
         text.push_str(&format!("  {operation:?}\n"));
     }
     text
-}
-
-/// The failure of a call, as it is drawn.
-#[allow(dead_code, reason = "found histories are written with it")]
-pub fn failing(call: Call, nth: u64) -> Trouble {
-    Trouble::Fail { call, nth, failing: Failing::Once, kind: ErrorKind::Other }
 }

@@ -386,16 +386,15 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// Whether `actual` can be what a torn write of `expected` at `offset` left:
-/// a beginning of it, or each sector's part either written or not.
+/// of each sector's part a beginning, which can be all or nothing of it. A write
+/// that failed may have ended anywhere, and each sector of it be lost then.
 fn is_torn(expected: &[u8], actual: &[u8], offset: usize) -> bool {
     let Some(actual) = actual.get(..expected.len()) else { return false };
-    let same = expected.iter().zip(actual).take_while(|(left, right)| left == right).count();
-    if actual[same..].iter().all(|byte| *byte == 0) {
-        return true;
-    }
     let first = (SECTOR - offset % SECTOR).min(expected.len());
     [0..first, first..expected.len()].into_iter().all(|part| {
-        actual[part.clone()] == expected[part.clone()] || actual[part].iter().all(|byte| *byte == 0)
+        let (expected, actual) = (&expected[part.clone()], &actual[part]);
+        let same = expected.iter().zip(actual).take_while(|(left, right)| left == right).count();
+        actual[same..].iter().all(|byte| *byte == 0)
     })
 }
 
