@@ -140,6 +140,29 @@ fn a_damaged_history_is_reported_and_left_as_it_is_while_the_journal_goes_on() {
 }
 
 #[test]
+fn a_head_that_cannot_be_written_costs_nothing_once_it_can() {
+    for packed_before in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = open(dir.path());
+        let mut next = if packed_before { fill(&journal, dir.path(), 0) } else { 0 };
+        let in_the_way = dir.path().join("history.head.tmp");
+        fs::create_dir(&in_the_way).unwrap();
+        while segments(dir.path()) < SEALED_KEPT + 6 {
+            life(&journal, next).unwrap();
+            next += 1;
+        }
+        journal.close().unwrap();
+        fs::remove_dir(&in_the_way).unwrap();
+        let (journal, _) = open(dir.path());
+        assert_eq!(contiguous(&journal), next * 5);
+        journal.verify().unwrap();
+        fill(&journal, dir.path(), next);
+        contiguous(&journal);
+        journal.verify().unwrap();
+    }
+}
+
+#[test]
 fn a_history_whose_head_is_gone_is_damaged_and_not_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());

@@ -158,7 +158,8 @@ impl SledHistory {
         let mut opened = open_files(&self.dir)?;
         let last = last_of(&opened)?;
         if last != Some((head.last, head.chain)) {
-            let problem = format!("it does not end with event {}, as it did", head.last);
+            let found = last.map_or(0, |(seq, _)| seq);
+            let problem = format!("it ends with event {found}, and should with {}", head.last);
             discard(opened);
             return Err(Trouble::Damage(problem));
         }
@@ -422,7 +423,9 @@ impl History for SledHistory {
             }
             // Only now: whatever this says must be there.
             let head = Head { first: oldest, last: last.last, chain: last.chain };
-            head_file.write(head)?;
+            // Failing, it may or may not be the one on disk. Only a copy, cut
+            // at the one that is, can tell: so it must not be handed over.
+            head_file.write(head).map_err(|error| Trouble::Damage(error.to_string()))?;
             opened.head = Some(head);
             Ok(())
         })?;
