@@ -201,3 +201,14 @@ fn files_are_ours_alone() {
     assert_eq!(mode(&wal), 0o700);
     assert_eq!(mode(&wal.join("00000000000000000001.seg")), 0o600);
 }
+
+#[test]
+fn a_head_that_cannot_be_read_is_no_damage_and_makes_no_new_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    // Reading a directory fails, as reading from a failing disk does.
+    fs::create_dir(dir.path().join("history.head")).unwrap();
+    let refused = Journal::open_dir(dir.path(), options()).unwrap_err();
+    assert!(matches!(refused, JournalError::Io { .. }), "{refused}");
+    fs::remove_dir(dir.path().join("history.head")).unwrap();
+    open(dir.path()).0.verify().unwrap();
+}

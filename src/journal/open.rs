@@ -108,7 +108,12 @@ pub(crate) fn open(
     let mut recovered = match firsts.last() {
         Some(newest) => recover::recover(&*storage, *newest)?,
         None => {
-            let lost = options.must_exist || history.head().map_or(true, |head| head.is_some());
+            let lost = match history.head() {
+                // What cannot be read today may be as it was.
+                Err(error @ JournalError::Io { .. }) => return Err(error),
+                Err(_) | Ok(Some(_)) => true,
+                Ok(None) => options.must_exist,
+            };
             if lost {
                 let spot = segment::Spot { path: storage.path(""), offset: 0, seq: None };
                 return Err(spot.damaged("the segments of the write-ahead log are gone"));

@@ -91,14 +91,17 @@ impl HeadFile {
         Self { path: beside(dir, ".head") }
     }
 
-    /// `None` when there never was one; in words what is wrong with it.
-    pub(super) fn read(&self) -> Result<Option<Head>, String> {
+    /// `None` when there never was one.
+    pub(super) fn read(&self) -> Result<Option<Head>, JournalError> {
         match fs::read(&self.path) {
-            Ok(bytes) => decode_head(&bytes)
-                .map(Some)
-                .ok_or_else(|| format!("{} is damaged", self.path.display())),
+            Ok(bytes) => match decode_head(&bytes) {
+                Some(head) => Ok(Some(head)),
+                None => Err(JournalError::HistoryDamaged {
+                    problem: format!("{} is damaged", self.path.display()),
+                }),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("{} cannot be read: {error}", self.path.display())),
+            Err(error) => Err(io("cannot read", &self.path)(error)),
         }
     }
 

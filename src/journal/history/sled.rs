@@ -74,7 +74,10 @@ enum Trouble {
 
 impl From<JournalError> for Trouble {
     fn from(error: JournalError) -> Self {
-        Self::Io(error)
+        match error {
+            JournalError::HistoryDamaged { problem } => Self::Damage(problem),
+            other => Self::Io(other),
+        }
     }
 }
 
@@ -118,7 +121,7 @@ impl SledHistory {
 
     fn open(&self, create: bool) -> Result<Option<Opened>, Trouble> {
         files::finish_exchange(&self.dir)?;
-        let head = self.head_file().read().map_err(Trouble::Damage)?;
+        let head = self.head_file().read()?;
         let Some(head) = head else {
             if !create {
                 return Ok(None);
@@ -394,10 +397,7 @@ impl History for SledHistory {
         let state = self.state.lock();
         match &*state {
             State::Open(Opened { head: Some(head), .. }) => Ok(Some(*head)),
-            State::Open(_) | State::Closed | State::Damaged(_) => {
-                let damaged = |problem| JournalError::HistoryDamaged { problem };
-                self.head_file().read().map_err(damaged)
-            }
+            State::Open(_) | State::Closed | State::Damaged(_) => self.head_file().read(),
         }
     }
 
