@@ -68,6 +68,7 @@ pub use engine::{
     ListRequest, Logs, LogsRequest, OnClose, StopRequest, WaitRequest,
 };
 pub use init::init;
+pub use journal::Retention;
 pub use lifecycle::{OnInvalid, Outcome, Reason, RetryPolicy, State};
 pub use log::{LogChunk, LogItem, Stream};
 pub use time::Timestamp;

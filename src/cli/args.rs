@@ -49,6 +49,8 @@ pub(super) enum Command {
     Events(Events),
     /// Read the whole store, and check that everything in it fits together
     Verify,
+    /// Drop the oldest events; atoms that exist are never forgotten
+    Compact(Compact),
     /// Show how large the journal is, and how it fares
     Stats(Stats),
     /// Show the state machine of an atom
@@ -72,6 +74,7 @@ impl Command {
             | Self::Rm(_)
             | Self::Events(_)
             | Self::Verify
+            | Self::Compact(_)
             | Self::Stats(_)
             | Self::Lifecycle(_)
             | Self::Completions(_)
@@ -218,6 +221,19 @@ pub(super) struct Events {
     #[arg(long, value_name = "SEQ")]
     pub(super) since: Option<u64>,
     /// One JSON object per event and line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Compact {
+    /// Keep the newest N events
+    #[arg(long, value_name = "N")]
+    pub(super) keep_events: Option<u64>,
+    /// Keep the events that are younger than this: 90days, "1year 6months"
+    #[arg(long, value_name = "DUR", value_parser = values::duration)]
+    pub(super) keep_age: Option<Duration>,
+    /// As one JSON object, on one line
     #[arg(long)]
     pub(super) json: bool,
 }

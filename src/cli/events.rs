@@ -48,8 +48,12 @@ fn follow(engine: &ProcessEngine, args: &Events, out: &mut impl Write) -> Result
     let mut subscription = engine.subscribe(args.since.unwrap_or(1));
     loop {
         let next = match subscription.next(Some(Instant::now())) {
-            Err(JournalError::Compacted { oldest, .. }) if args.since.is_none() => {
-                subscription = engine.subscribe(oldest);
+            // Nobody said where to begin, or this was too slow: with the oldest that is kept.
+            Err(JournalError::Lagged { at, .. }) if args.since.is_none_or(|since| at > since) => {
+                let missed = subscription.skip_to_oldest()?;
+                if at > 1 {
+                    complain(&format!("{missed} events from {at} on are no longer kept"));
+                }
                 continue;
             }
             next => next?,

@@ -9,6 +9,7 @@
 //! ```
 
 mod args;
+mod compact;
 mod events;
 mod failure;
 mod forward;
@@ -63,6 +64,7 @@ fn dispatch(args: Args) -> Result<u8, Failure> {
         Command::Rm(rm) => rm::rm(store, &rm),
         Command::Events(events) => events::events(store, &events),
         Command::Verify => verify::verify(store),
+        Command::Compact(compact) => compact::compact(store, &compact),
         Command::Stats(stats) => stats::stats(store, &stats),
         Command::Lifecycle(lifecycle) => lifecycle::lifecycle(&lifecycle),
         Command::Completions(completions) => generate::completions(&completions),

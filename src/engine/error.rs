@@ -125,6 +125,7 @@ impl From<JournalError> for Error {
             | JournalError::HistoryDamaged { .. }
             | JournalError::Poisoned { .. }
             | JournalError::Compacted { .. }
+            | JournalError::Lagged { .. }
             | JournalError::Inconsistent { .. } => Self::Journal(error),
         }
     }

@@ -15,8 +15,8 @@ use crate::Durability;
 use crate::atom::{Atom, AtomId};
 use crate::driver::{Command, Driver, Order};
 use crate::journal::{
-    Creation, Fact, Journal, JournalError, JournalOptions, Records, Recovery, Stats, Subscription,
-    Unfit, Verified,
+    Compacted, Creation, Fact, Journal, JournalError, JournalOptions, Records, Recovery, Retention,
+    Stats, Subscription, Unfit, Verified,
 };
 use crate::lifecycle::{
     Event, EventKind, Rejection, State, Stop, StopCause, StopOrder, allowed_events,
@@ -132,6 +132,16 @@ impl<D: Driver> JournaledEngine<D> {
     /// The number of the newest durable event; 0 when there is none.
     pub fn durable_seq(&self) -> u64 {
         self.core.journal.durable_seq()
+    }
+
+    /// Drops the events that a retention lets go. Atoms that exist stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// What reading or writing gives; nothing was dropped then, unless it can be
+    /// told only after reopening.
+    pub fn compact(&self, retention: &Retention) -> Result<Compacted, Error> {
+        Ok(self.core.journal.compact(retention)?)
     }
 
     /// What the journal says of itself: sizes, times, and who lags behind.

@@ -8,7 +8,7 @@ use crate::Durability;
 #[cfg(target_os = "linux")]
 use crate::driver::process::Supervision;
 use crate::driver::{Driver, DriverError};
-use crate::journal::{Journal, JournalOptions};
+use crate::journal::{Journal, JournalOptions, Retention};
 use crate::store::Store;
 
 /// What becomes of living atoms when their engine is closed.
@@ -101,6 +101,13 @@ impl EngineOptions {
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.journal.segment_bytes = bytes;
+        self
+    }
+
+    /// Which events the journal keeps; everything, unless told otherwise.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.journal.retention = retention;
         self
     }
 

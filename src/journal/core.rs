@@ -1,6 +1,7 @@
 //! What all handles of one journal share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -38,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) measured: super::stats::Measured,
     /// There are no threads: see [`Journal::open_stepped`](super::Journal::open_stepped).
     pub(crate) stepped: bool,
+    /// The oldest event that is kept; 0 when it has to be asked for.
+    pub(crate) oldest: AtomicU64,
 }
 
 /// What was decided, durable or not, and where the next frame goes.

@@ -92,6 +92,15 @@ pub enum JournalError {
         /// The oldest one retained.
         oldest: u64,
     },
+    /// A subscription fell behind what is kept: the event that came next was compacted away.
+    /// It goes on with [`Subscription::skip_to_oldest`](super::Subscription::skip_to_oldest).
+    #[error("lagged at event {at}, which is no longer kept; the oldest is {oldest}")]
+    Lagged {
+        /// The event that came next.
+        at: u64,
+        /// The oldest one retained.
+        oldest: u64,
+    },
     /// Folding the events does not give what is stored.
     #[error("the events and the stored state disagree at event {seq}: {problem}")]
     Inconsistent {

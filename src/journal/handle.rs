@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::Record;
 use super::change::Draft;
+use super::compact::{Compacted, Retention};
 use super::core::Core;
 use super::error::JournalError;
 use super::history::{History, MemoryHistory};
@@ -218,13 +219,14 @@ impl Journal {
     pub fn read_atom(&self, atom: AtomId) -> Result<Vec<Record>, JournalError> {
         let core = &self.inner.core;
         let head = core.history.head()?;
+        let oldest = core.oldest_seq()?;
         let mut records = Vec::new();
-        for seq in core.history.of_atom(atom)? {
+        for seq in core.history.of_atom(atom)?.into_iter().filter(|seq| *seq >= oldest) {
             records.extend(self.read(seq)?.next().transpose()?);
         }
         let packed = head.map_or(0, |head| head.last);
         records.retain(|record| record.seq <= packed);
-        for record in self.read(packed + 1)? {
+        for record in self.read(oldest.max(packed + 1))? {
             let record = record?;
             if record.atom == atom {
                 records.push(record);
@@ -242,6 +244,20 @@ impl Journal {
     /// [`JournalError::HistoryDamaged`] or [`JournalError::Inconsistent`].
     pub fn verify(&self) -> Result<Verified, JournalError> {
         self.inner.core.verify()
+    }
+
+    /// Drops the events that a retention lets go, and what they took on disk.
+    ///
+    /// What the writers wait for meanwhile is one change of segments. Numbers go
+    /// on, and atoms that exist stay as they are: what the events that are kept
+    /// build on is kept with them. A kill at any moment leaves a journal that opens.
+    ///
+    /// # Errors
+    ///
+    /// What reading or writing gives; nothing was dropped then, unless it can be
+    /// told only after reopening.
+    pub fn compact(&self, retention: &Retention) -> Result<Compacted, JournalError> {
+        self.inner.core.compact(retention)
     }
 
     /// What the journal says of itself: sizes, times, and who lags behind. Opens no history.
@@ -295,6 +311,8 @@ impl Inner {
         drop(decided);
         core.visible.end(Ended::Closed);
         core.maintenance.stop();
+        // Whoever compacts or verifies on a thread of their own ends first.
+        let _stay = core.maintenance.segments_stay.lock();
         let history = core.history.close();
         sealed.and(history)
     }

@@ -8,10 +8,9 @@ use parking_lot::{Condvar, Mutex};
 use super::catalog;
 use super::core::Core;
 use super::error::{self, JournalError};
-use super::history::{CHUNK_BYTES, Chunk};
+use super::history::Packing;
 use super::open::spawn;
 use super::options::SEALED_KEPT;
-use super::wal::reader::ReadEvent;
 use super::wal::segment;
 
 /// The maintenance of a journal. Its thread is started when there is something to do.
@@ -70,12 +69,12 @@ impl Maintenance {
         }
     }
 
-    fn stopping(&self) -> bool {
+    pub(crate) fn stopping(&self) -> bool {
         self.state.lock().stopping
     }
 }
 
-fn run(core: &Core) {
+fn run(core: &Arc<Core>) {
     loop {
         {
             let mut state = core.maintenance.state.lock();
@@ -90,6 +89,9 @@ fn run(core: &Core) {
         if let Err(error) = core.pack() {
             // The segments stay, so nothing is lost; the next seal tries again.
             tracing::warn!(%error, "sealed segments could not be packed into the history");
+        } else if let Err(error) = core.compact_if_worth_it() {
+            // What there was is still there; the next seal tries again.
+            tracing::warn!(%error, "the history could not be compacted");
         }
     }
 }
@@ -160,37 +162,5 @@ impl Core {
                 .map_err(|e| error::io("cannot sync directory", self.storage.path(""), e))?;
         }
         Ok(())
-    }
-}
-
-/// Chunks in the making.
-#[derive(Debug, Default)]
-struct Packing {
-    chunks: Vec<Chunk>,
-}
-
-impl Packing {
-    fn add(&mut self, event: ReadEvent) {
-        let (seq, frame) = (event.header.seq, event.frame);
-        let last = self.chunks.last_mut();
-        match last.filter(|chunk| chunk.frames.len() + frame.len() <= CHUNK_BYTES) {
-            Some(chunk) => {
-                chunk.last = seq;
-                chunk.chain = event.header.crc;
-                chunk.frames.extend_from_slice(&frame);
-                chunk.atoms.push((event.record.atom, seq));
-            }
-            None => self.chunks.push(Chunk {
-                first: seq,
-                last: seq,
-                chain: event.header.crc,
-                frames: frame,
-                atoms: vec![(event.record.atom, seq)],
-            }),
-        }
-    }
-
-    fn finish(self) -> Vec<Chunk> {
-        self.chunks
     }
 }

@@ -11,6 +11,7 @@
 mod catalog;
 mod change;
 mod codec;
+mod compact;
 mod core;
 mod error;
 mod frame;
@@ -36,10 +37,11 @@ mod wal;
 mod writer;
 
 pub use change::Draft;
+pub use compact::{COMPACT_AT_PERCENT, Compacted, Retention};
 pub use error::JournalError;
 pub use handle::Journal;
 pub use history::{
-    CHUNK_BYTES, Chunk, Head, History, HistoryState, HistoryUsage, MemoryHistory, SledHistory,
+    Base, CHUNK_BYTES, Chunk, Head, History, HistoryState, HistoryUsage, MemoryHistory, SledHistory,
 };
 pub use open::Recovery;
 pub use options::{

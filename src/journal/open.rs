@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
@@ -150,6 +151,10 @@ pub(crate) fn open(
             let _ = storage.remove(name);
         }
     }
+    if let Err(error) = history.tidy() {
+        // It is in nobody's way but the disk's.
+        tracing::warn!(%error, "what an interrupted compaction has left could not be removed");
+    }
     let recovery = Recovery {
         events: recovered.seq,
         atoms: recovered.view.len(),
@@ -177,6 +182,7 @@ pub(crate) fn open(
         maintenance: Maintenance::default(),
         measured: Measured::default(),
         stepped: false,
+        oldest: AtomicU64::new(0),
         decided: Mutex::new(Decided {
             population: Population::count(view.atoms().map(Atom::state)),
             view,
@@ -211,21 +217,4 @@ fn create(storage: &dyn Storage, options: &JournalOptions) -> Result<Recovered, 
         unproven: None,
         segment,
     })
-}
-
-impl Core {
-    /// The number of the oldest event that is kept.
-    pub(crate) fn oldest_seq(&self) -> Result<u64, JournalError> {
-        let oldest = self.catalog.lock().oldest().unwrap_or(1);
-        match oldest {
-            1 => Ok(1),
-            _ => match self.history.head()? {
-                Some(head) => Ok(head.first.min(oldest)),
-                // Whatever was compacted away, a history that says so is left.
-                None => Err(JournalError::HistoryDamaged {
-                    problem: format!("the events before {oldest} are gone"),
-                }),
-            },
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! How a journal is kept.
 
+use super::compact::Retention;
 use crate::Durability;
 
 /// How a journal is kept.
@@ -14,6 +15,9 @@ pub struct JournalOptions {
     /// There must be a journal already: an empty directory is then an error, not a
     /// new journal. For stores that say elsewhere that one was made in them.
     pub must_exist: bool,
+    /// Which events are kept. The journal compacts itself, off the writers' path, when
+    /// [`COMPACT_AT_PERCENT`](super::COMPACT_AT_PERCENT) of them need not be.
+    pub retention: Retention,
 }
 
 /// The default of [`JournalOptions::segment_bytes`]: 4 MiB, which a disk zeroes
@@ -46,7 +50,12 @@ pub const SEALED_KEPT: usize = 2;
 
 impl Default for JournalOptions {
     fn default() -> Self {
-        Self { durability: Durability::default(), segment_bytes: SEGMENT_BYTES, must_exist: false }
+        Self {
+            durability: Durability::default(),
+            segment_bytes: SEGMENT_BYTES,
+            must_exist: false,
+            retention: Retention::EVERYTHING,
+        }
     }
 }
 
@@ -62,6 +71,13 @@ impl JournalOptions {
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
+        self
+    }
+
+    /// The same, with a limit on what is kept.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 

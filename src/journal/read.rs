@@ -36,12 +36,13 @@ enum Source {
 impl Records {
     pub(crate) fn new(core: Arc<Core>, from: u64, end: u64) -> Result<Self, JournalError> {
         // What is in the log can be read whatever has become of the history.
-        let in_log = core.catalog.lock().oldest().is_some_and(|oldest| from >= oldest);
-        if !in_log {
-            let oldest = core.oldest_seq()?;
-            if from < oldest {
+        match core.oldest_seq() {
+            Ok(oldest) if from < oldest => {
                 return Err(JournalError::Compacted { asked: from, oldest });
             }
+            Ok(_) => {}
+            Err(_) if core.catalog.lock().oldest().is_some_and(|in_log| from >= in_log) => {}
+            Err(error) => return Err(error),
         }
         Ok(Self { core, next: from, end, chain: None, source: Source::None, failed: false })
     }
@@ -121,6 +122,10 @@ impl Records {
         }
         match self.core.history.frames(seq)? {
             Some(frames) => Ok(Source::History { frames, offset: 0 }),
+            // It was, and went while this was reading.
+            None if self.core.oldest_seq()? > seq => {
+                Err(JournalError::Compacted { asked: seq, oldest: self.core.oldest_seq()? })
+            }
             None => Err(JournalError::HistoryDamaged {
                 problem: format!("event {seq} is neither in the log nor in the history"),
             }),

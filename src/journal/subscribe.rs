@@ -40,7 +40,7 @@ impl Subscription {
     ///
     /// [`JournalError::Closed`] or [`JournalError::Poisoned`] once every
     /// acknowledged event was given and no more will come;
-    /// [`JournalError::Compacted`] when the event is no longer kept; or what reading gives.
+    /// [`JournalError::Lagged`] when the event is no longer kept; or what reading gives.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Arc<Record>>, JournalError> {
         let end = {
             let mut seen = self.core.visible.lock();
@@ -66,9 +66,9 @@ impl Subscription {
                 records.extend(end);
                 records
             }
-            Some(_) | None => Records::new(self.core.clone(), self.next, end)?,
+            Some(_) | None => Records::new(self.core.clone(), self.next, end).map_err(lagged)?,
         };
-        let event = records.next_event()?;
+        let event = records.next_event().map_err(lagged)?;
         self.records = Some(records);
         Ok(event.map(|event| {
             self.move_to(self.next + 1);
@@ -76,8 +76,28 @@ impl Subscription {
         }))
     }
 
+    /// Goes on with the oldest event that is kept, if that is a later one; gives how many were missed.
+    ///
+    /// # Errors
+    ///
+    /// When the history cannot tell.
+    pub fn skip_to_oldest(&mut self) -> Result<u64, JournalError> {
+        let oldest = self.core.oldest_seq()?;
+        let missed = oldest.saturating_sub(self.next);
+        self.move_to(self.next + missed);
+        Ok(missed)
+    }
+
     fn move_to(&mut self, next: u64) {
         self.next = next;
         self.position.store(next, Ordering::Relaxed);
+    }
+}
+
+/// What is gone for a reader has overtaken a subscription.
+fn lagged(error: JournalError) -> JournalError {
+    match error {
+        JournalError::Compacted { asked, oldest } => JournalError::Lagged { at: asked, oldest },
+        other => other,
     }
 }

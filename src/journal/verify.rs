@@ -1,5 +1,7 @@
 //! Reading everything and proving that it fits together.
 
+use std::collections::BTreeMap;
+
 use super::core::Core;
 use super::error::{self, JournalError};
 use super::frame;
@@ -34,6 +36,12 @@ struct Fold {
     chain: u32,
 }
 
+/// What the history leads to where a segment begins.
+struct Mark {
+    chain: u32,
+    atoms: Vec<Vec<u8>>,
+}
+
 fn inconsistent<T>(seq: u64, problem: impl Into<String>) -> Result<T, JournalError> {
     Err(JournalError::Inconsistent { seq, problem: problem.into() })
 }
@@ -52,10 +60,10 @@ impl Core {
             segments: newest.firsts.len(),
             bytes: newest.bytes.len() as u64,
         };
-        let in_log = newest.firsts.first().copied().unwrap_or(1);
         // What is both in the history and still in a segment must be the same.
         let mut twice = Vec::new();
-        let mut fold = self.fold_history(in_log, &mut twice, &mut verified)?;
+        let marks = self.fold_history(&newest.firsts, &mut twice, &mut verified)?;
+        let mut fold: Option<Fold> = None;
         for (position, first) in newest.firsts.iter().enumerate() {
             let name = segment::name(*first);
             let path = self.storage.path(&name);
@@ -74,11 +82,16 @@ impl Core {
             };
             let mut scan = Scan::preface(bytes, path, *first)?;
             let (before, chain) = (view_bytes(&scan.view)?, scan.chain);
-            if let Some(fold) = &fold {
-                if fold.seq + 1 != *first || fold.chain != chain {
+            let follows = fold.as_ref().is_none_or(|fold| fold.seq + 1 == *first);
+            let mark = match &fold {
+                Some(fold) => Some(Mark { chain: fold.chain, atoms: view_bytes(&fold.view)? }),
+                None => None,
+            };
+            for mark in mark.iter().chain(marks.get(first)) {
+                if !follows || mark.chain != chain {
                     return inconsistent(*first, format!("segment {name} does not follow"));
                 }
-                if view_bytes(&fold.view)? != before {
+                if mark.atoms != before {
                     return inconsistent(*first, "a snapshot is not what the events give");
                 }
             }
@@ -112,60 +125,90 @@ impl Core {
         }
     }
 
-    /// Folds the history up to where the segments begin.
+    /// Folds the history from what it builds on; gives what it leads to wherever a segment begins.
     fn fold_history(
         &self,
-        in_log: u64,
+        firsts: &[u64],
         twice: &mut Vec<(u64, u32)>,
         verified: &mut Verified,
-    ) -> Result<Option<Fold>, JournalError> {
+    ) -> Result<BTreeMap<u64, Mark>, JournalError> {
+        let damaged = |problem: String| JournalError::HistoryDamaged { problem };
+        let in_log = firsts.first().copied().unwrap_or(1);
+        let mut marks = BTreeMap::new();
         let Some(head) = self.history.head()? else {
-            return match in_log {
-                1 => Ok(Some(Fold { view: View::default(), seq: 0, chain: frame::CHAIN_START })),
-                _ => Err(JournalError::HistoryDamaged {
-                    problem: format!("the events before {in_log} are gone"),
-                }),
-            };
+            if in_log > 1 {
+                return Err(damaged(format!("the events before {in_log} are gone")));
+            }
+            marks.insert(1, Mark { chain: frame::CHAIN_START, atoms: Vec::new() });
+            return Ok(marks);
         };
-        let mut fold = Fold { view: View::default(), seq: head.first - 1, chain: 0 };
-        let mut chain = (head.first == 1).then_some(frame::CHAIN_START);
+        if in_log > head.last + 1 {
+            let gone = head.last + 1..in_log;
+            return Err(damaged(format!("the events from {} to {in_log} are gone", gone.start)));
+        }
+        // What is before the base is read, and not folded.
+        let (mut view, base, base_chain) = match self.history.base()? {
+            Some(base) => (base.view().map_err(damaged)?, base.first(), Some(base.chain())),
+            None if head.first == 1 => (View::default(), 1, Some(frame::CHAIN_START)),
+            None => {
+                let first = head.first;
+                return Err(damaged(format!("what event {first} builds on is gone")));
+            }
+        };
+        let mut chain = None;
         let mut next = head.first;
-        while next <= head.last {
-            let Some(frames) = self.history.frames(next)? else {
-                return Err(JournalError::HistoryDamaged { problem: format!("no event {next}") });
+        let mut frames = Vec::new();
+        let mut offset = 0;
+        loop {
+            if next == base {
+                if chain.is_some() && chain != base_chain {
+                    return Err(damaged(format!("event {next} does not follow what it builds on")));
+                }
+                chain = base_chain;
+            }
+            if let (true, Some(chain)) = (next >= base && firsts.contains(&next), chain) {
+                marks.insert(next, Mark { chain, atoms: view_bytes(&view)? });
+            }
+            if next > head.last {
+                break;
+            }
+            let event = loop {
+                match packed(&frames, &mut offset)? {
+                    Some(event) if event.header.seq < next && frames.len() > offset => {}
+                    Some(event) => break event,
+                    None => {
+                        let found = self.history.frames(next)?;
+                        frames = found.ok_or_else(|| damaged(format!("no event {next}")))?;
+                        verified.bytes += frames.len() as u64;
+                        offset = 0;
+                    }
+                }
             };
-            verified.bytes += frames.len() as u64;
-            let mut offset = 0;
-            while let Some(event) = packed(&frames, &mut offset)? {
-                let header = event.header;
-                if header.seq != next || chain.is_some_and(|chain| chain != header.prev) {
-                    let problem = format!("event {next} does not follow the one before it");
-                    return Err(JournalError::HistoryDamaged { problem });
-                }
-                chain = Some(header.crc);
-                next += 1;
-                verified.packed += 1;
-                if header.seq >= in_log {
-                    twice.push((header.seq, header.crc));
-                    continue;
-                }
-                let record = event.record;
-                let atom = fold.view.apply(record.atom, record.at, &record.fact);
-                match atom {
-                    Ok(atom) if atom.state() == record.state => {}
-                    Ok(_) => return inconsistent(record.seq, "it leads to another state"),
-                    Err(unfit) => return inconsistent(record.seq, unfit.to_string()),
-                }
-                fold.seq = header.seq;
-                fold.chain = header.crc;
+            let header = event.header;
+            if header.seq != next || chain.is_some_and(|chain| chain != header.prev) {
+                let problem = format!("event {next} does not follow the one before it");
+                return Err(damaged(problem));
+            }
+            chain = Some(header.crc);
+            next += 1;
+            verified.packed += 1;
+            if header.seq >= in_log {
+                twice.push((header.seq, header.crc));
+            }
+            if header.seq < base {
+                continue;
+            }
+            let record = event.record;
+            match view.apply(record.atom, record.at, &record.fact) {
+                Ok(atom) if atom.state() == record.state => {}
+                Ok(_) => return inconsistent(record.seq, "it leads to another state"),
+                Err(unfit) => return inconsistent(record.seq, unfit.to_string()),
             }
         }
-        if chain != Some(head.chain) {
-            let problem = format!("event {} is not the one that was packed", head.last);
-            return Err(JournalError::HistoryDamaged { problem });
+        if chain.is_some_and(|chain| chain != head.chain) {
+            return Err(damaged(format!("event {} is not the one that was packed", head.last)));
         }
-        // A history whose beginning was compacted away gives no view of its own.
-        Ok((head.first == 1).then_some(fold))
+        Ok(marks)
     }
 
     /// The newest segment and the atoms as they are, at one moment.

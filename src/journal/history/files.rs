@@ -1,14 +1,14 @@
 //! The files around sled: its head, the checksums of a clean hand-over, and the copy that proves itself.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Head;
 use super::sled::sync_parent;
+use super::{Base, Head};
 use crate::journal::error::{self, JournalError};
 use crate::journal::open::sync_dir;
 
@@ -46,6 +46,62 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
     sync_parent(path)
 }
 
+/// The directory of a generation: `<store>/history`, and after the first cut `<store>/history.1`.
+pub(super) fn generation(dir: &Path, number: u64) -> PathBuf {
+    match number {
+        0 => dir.to_owned(),
+        number => beside(dir, &format!(".{number}")),
+    }
+}
+
+/// Which generation a name beside the history belongs to; `None` for what belongs to none.
+fn generation_of(dir: &Path, name: &OsStr) -> Option<u64> {
+    let rest = name.to_str()?.strip_prefix(dir.file_name()?.to_str()?)?;
+    let mut parts = rest.split('.').skip(1).peekable();
+    let number = parts.peek().and_then(|part| part.parse().ok()).filter(|number| *number > 0);
+    if number.is_some() {
+        parts.next();
+    }
+    let suffix: Vec<&str> = parts.collect();
+    let ours = match suffix[..] {
+        [] => rest.is_empty() || rest.starts_with('.'),
+        ["sum" | "base" | "new" | "old"] | ["sum" | "base", "tmp"] => true,
+        [..] => false,
+    };
+    ours.then(|| number.unwrap_or(0))
+}
+
+/// Removes everything of other generations than this one.
+pub(super) fn remove_other_generations(dir: &Path, current: u64) -> Result<(), JournalError> {
+    let Some(store) = dir.parent() else { return Ok(()) };
+    let cannot = || io("cannot read store", store);
+    for entry in fs::read_dir(store).map_err(cannot())? {
+        let entry = entry.map_err(cannot())?;
+        if generation_of(dir, &entry.file_name()).is_none_or(|number| number == current) {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_type().map_err(cannot())?.is_dir() {
+            remove_tree(&path)?;
+        } else {
+            fs::remove_file(&path).map_err(io("cannot remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what the first event of a generation builds on.
+pub(super) fn write_base(dir: &Path, base: &Base) -> Result<(), JournalError> {
+    write_atomically(&beside(dir, ".base"), base.frames())
+}
+
+/// Reads what the first event of a generation builds on; in words what is wrong with it.
+pub(super) fn read_base(dir: &Path) -> Result<Base, String> {
+    let path = beside(dir, ".base");
+    let bytes = fs::read(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    Base::read(bytes).map_err(|problem| format!("{}: {problem}", path.display()))
+}
+
 /// `<store>/history.head`: how far the history must reach.
 #[derive(Debug)]
 pub(super) struct HeadFile {
@@ -56,6 +112,59 @@ pub(super) struct HeadFile {
 const HEAD_MAGIC: [u8; 4] = [0xCA, 0xE5, 0x1A, 0x48];
 const HEAD_FORMAT: u32 = 1;
 const HEAD_BYTES: usize = 32;
+
+/// The head of a history that was cut.
+const CUT_FORMAT: u32 = 2;
+const CUT_BYTES: usize = 48;
+
+/// What the head says: it alone decides which generation is the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Installed {
+    pub(super) head: Head,
+    pub(super) generation: u64,
+    /// The event that builds on the base; 0 where there is none.
+    pub(super) base: u64,
+}
+
+impl Installed {
+    /// As long as nothing was cut the head is that of a history which cannot be.
+    fn encode(self) -> Vec<u8> {
+        if self.generation == 0 && self.base == 0 {
+            return encode_head(self.head).to_vec();
+        }
+        let mut bytes = encode_head(self.head)[..28].to_vec();
+        bytes[4..8].copy_from_slice(&CUT_FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&self.generation.to_le_bytes());
+        bytes.extend_from_slice(&self.base.to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes
+    }
+
+    /// In words, what is wrong with it.
+    fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let (told, crc) = bytes.split_last_chunk::<4>().ok_or("is too short")?;
+        if crc32c::crc32c(told) != u32::from_le_bytes(*crc) || !told.starts_with(&HEAD_MAGIC) {
+            return Err("is damaged");
+        }
+        let number = |at: usize| {
+            let number = told.get(at..).and_then(|rest| rest.first_chunk());
+            number.map(|number| u64::from_le_bytes(*number)).ok_or("is too short")
+        };
+        let short = |at: usize| {
+            let number = told.get(at..).and_then(|rest| rest.first_chunk());
+            number.map(|number| u32::from_le_bytes(*number)).ok_or("is too short")
+        };
+        let head = Head { first: number(8)?, last: number(16)?, chain: short(24)? };
+        match (short(4)?, bytes.len()) {
+            (HEAD_FORMAT, HEAD_BYTES) => Ok(Self { head, generation: 0, base: 0 }),
+            (CUT_FORMAT, CUT_BYTES) => {
+                Ok(Self { head, generation: number(28)?, base: number(36)? })
+            }
+            (HEAD_FORMAT | CUT_FORMAT, _) => Err("has another length than it should have"),
+            (_, _) => Err("has a format that this program does not know: use a newer caesium"),
+        }
+    }
+}
 
 /// Magic, format, first, last, chain, CRC-32C of all before it.
 pub(super) fn encode_head(head: Head) -> [u8; HEAD_BYTES] {
@@ -70,43 +179,25 @@ pub(super) fn encode_head(head: Head) -> [u8; HEAD_BYTES] {
     bytes
 }
 
-fn decode_head(bytes: &[u8]) -> Option<Head> {
-    let bytes: &[u8; HEAD_BYTES] = bytes.try_into().ok()?;
-    let (head, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32c::crc32c(head) != u32::from_le_bytes(*crc) || head[..4] != HEAD_MAGIC {
-        return None;
-    }
-    if head[4..8] != HEAD_FORMAT.to_le_bytes() {
-        return None;
-    }
-    Some(Head {
-        first: u64::from_le_bytes(*head[8..].first_chunk()?),
-        last: u64::from_le_bytes(*head[16..].first_chunk()?),
-        chain: u32::from_le_bytes(*head[24..].first_chunk()?),
-    })
-}
-
 impl HeadFile {
     pub(super) fn beside(dir: &Path) -> Self {
         Self { path: beside(dir, ".head") }
     }
 
     /// `None` when there never was one.
-    pub(super) fn read(&self) -> Result<Option<Head>, JournalError> {
+    pub(super) fn read(&self) -> Result<Option<Installed>, JournalError> {
         match fs::read(&self.path) {
-            Ok(bytes) => match decode_head(&bytes) {
-                Some(head) => Ok(Some(head)),
-                None => Err(JournalError::HistoryDamaged {
-                    problem: format!("{} is damaged", self.path.display()),
-                }),
-            },
+            Ok(bytes) => Installed::decode(&bytes).map(Some).map_err(|problem| {
+                let problem = format!("{} {problem}", self.path.display());
+                JournalError::HistoryDamaged { problem }
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io("cannot read", &self.path)(error)),
         }
     }
 
-    pub(super) fn write(&self, head: Head) -> Result<(), JournalError> {
-        write_atomically(&self.path, &encode_head(head))
+    pub(super) fn write(&self, installed: Installed) -> Result<(), JournalError> {
+        write_atomically(&self.path, &installed.encode())
     }
 }
 

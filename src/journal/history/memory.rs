@@ -4,14 +4,21 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::{Chunk, Head, History, HistoryState, HistoryUsage};
+use super::{Base, Chunk, Head, History, HistoryState, HistoryUsage, Packing};
 use crate::atom::AtomId;
 use crate::journal::JournalError;
+use crate::journal::read::packed;
 
 /// A history that is gone with its last handle.
 #[derive(Debug, Default)]
 pub struct MemoryHistory {
-    chunks: Mutex<BTreeMap<u64, Chunk>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    chunks: BTreeMap<u64, Chunk>,
+    base: Option<Base>,
 }
 
 impl MemoryHistory {
@@ -23,39 +30,74 @@ impl MemoryHistory {
 
 impl History for MemoryHistory {
     fn head(&self) -> Result<Option<Head>, JournalError> {
-        let chunks = self.chunks.lock();
-        let (first, last) = (chunks.first_key_value(), chunks.last_key_value());
-        Ok(first.zip(last).map(|((first, _), (_, last))| Head {
+        let kept = self.kept.lock();
+        let (first, last) = (kept.chunks.first_key_value(), kept.chunks.last_key_value());
+        let cut = kept.base.as_ref().map(|base| Head {
+            first: base.first(),
+            last: base.first() - 1,
+            chain: base.chain(),
+        });
+        let head = first.zip(last).map(|((first, _), (_, last))| Head {
             first: *first,
             last: last.last,
             chain: last.chain,
-        }))
+        });
+        Ok(head.or(cut))
     }
 
     fn append(&self, new: &[Chunk]) -> Result<(), JournalError> {
-        let mut chunks = self.chunks.lock();
+        let mut kept = self.kept.lock();
         for chunk in new {
-            chunks.insert(chunk.first, chunk.clone());
+            kept.chunks.insert(chunk.first, chunk.clone());
         }
         Ok(())
     }
 
     fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError> {
-        let chunks = self.chunks.lock();
-        let chunk = chunks.range(..=seq).next_back().map(|(_, chunk)| chunk);
+        let kept = self.kept.lock();
+        let chunk = kept.chunks.range(..=seq).next_back().map(|(_, chunk)| chunk);
         Ok(chunk.filter(|chunk| chunk.last >= seq).map(|chunk| chunk.frames.clone()))
     }
 
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError> {
-        let chunks = self.chunks.lock();
-        let all = chunks.values().flat_map(|chunk| &chunk.atoms);
+        let kept = self.kept.lock();
+        let all = kept.chunks.values().flat_map(|chunk| &chunk.atoms);
         Ok(all.filter(|(id, _)| *id == atom).map(|(_, seq)| *seq).collect())
     }
 
+    fn base(&self) -> Result<Option<Base>, JournalError> {
+        Ok(self.kept.lock().base.clone())
+    }
+
+    fn cut(
+        &self,
+        first: u64,
+        base: &Base,
+        going_on: &dyn Fn() -> bool,
+    ) -> Result<(), JournalError> {
+        if !going_on() {
+            return Err(JournalError::Closed);
+        }
+        let mut kept = self.kept.lock();
+        let mut packing = Packing::default();
+        for chunk in kept.chunks.values().filter(|chunk| chunk.last >= first) {
+            let mut offset = 0;
+            while let Some(event) = packed(&chunk.frames, &mut offset)? {
+                if event.header.seq >= first {
+                    packing.add(event);
+                }
+            }
+        }
+        kept.chunks = packing.finish().into_iter().map(|chunk| (chunk.first, chunk)).collect();
+        kept.base = Some(base.clone());
+        Ok(())
+    }
+
     fn usage(&self) -> HistoryUsage {
-        let chunks = self.chunks.lock();
-        let bytes = chunks.values().map(|chunk| chunk.frames.len() as u64).sum();
-        let state = if chunks.is_empty() { HistoryState::Absent } else { HistoryState::Whole };
+        let kept = self.kept.lock();
+        let bytes = kept.chunks.values().map(|chunk| chunk.frames.len() as u64).sum();
+        let absent = kept.chunks.is_empty() && kept.base.is_none();
+        let state = if absent { HistoryState::Absent } else { HistoryState::Whole };
         HistoryUsage { state, bytes }
     }
 

@@ -1,7 +1,9 @@
 //! The history: every event that has left the write-ahead log, packed.
 
+mod base;
 mod files;
 mod memory;
+mod packing;
 mod sled;
 
 use std::fmt;
@@ -11,9 +13,11 @@ use crate::atom::AtomId;
 use crate::text::named;
 
 pub use self::sled::SledHistory;
+pub use base::Base;
 pub use memory::MemoryHistory;
+pub(crate) use packing::Packing;
 
-/// How far the history reaches.
+/// How far the history reaches. When all of it was cut, `last` is the event before `first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// The first event that is kept.
@@ -84,6 +88,28 @@ pub trait History: fmt::Debug + Send + Sync {
     fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError>;
     /// The numbers of the events of an atom that are in it.
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError>;
+    /// What its first event builds on; `None` when that is event 1, and nothing is needed.
+    /// It may also be further on: what is before it can be read, and is not folded.
+    fn base(&self) -> Result<Option<Base>, JournalError> {
+        Ok(None)
+    }
+    /// Drops the events before `first`, for good, unless `going_on` says no. All
+    /// others stay, and so does everything when it fails. A crash leaves either.
+    /// `base` is the base from then on; it may lie after `first`, if it did before.
+    fn cut(
+        &self,
+        first: u64,
+        base: &Base,
+        going_on: &dyn Fn() -> bool,
+    ) -> Result<(), JournalError> {
+        let _ = (first, base, going_on);
+        let problem = "this history cannot be cut".to_owned();
+        Err(JournalError::HistoryDamaged { problem })
+    }
+    /// Removes what an interrupted cut has left. Called when the journal is opened.
+    fn tidy(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
     /// What it takes on disk, and what is known of it. Opens nothing that is large.
     fn usage(&self) -> HistoryUsage {
         let state = match self.head() {

@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::files::{self, HeadFile};
-use super::{CHUNK_BYTES, Chunk, Head, History, HistoryState, HistoryUsage};
+use super::files::{self, HeadFile, Installed};
+use super::{Base, CHUNK_BYTES, Chunk, Head, History, HistoryState, HistoryUsage, Packing};
 use crate::atom::AtomId;
 use crate::journal::error::{self, JournalError};
 use crate::journal::open::sync_dir;
 use crate::journal::read::packed;
+use crate::journal::wal::reader::ReadEvent;
 
 /// Fixed when the store is made. A value over a quarter of it would become a
 /// blob, which sled never syncs; a larger one makes opening slower.
@@ -40,7 +41,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a flush or a close may take: there are ways in sled to wait for ever.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// The history of a store, in `<store>/history`.
+/// The history of a store, in `<store>/history`, and after a cut in `<store>/history.1` and so on.
 #[derive(Debug)]
 pub struct SledHistory {
     dir: PathBuf,
@@ -64,6 +65,11 @@ struct Opened {
     /// Our own descriptor of sled's file: the one that is synced.
     file: File,
     head: Option<Head>,
+    /// The directory of this generation.
+    dir: PathBuf,
+    generation: u64,
+    /// The event that builds on the base; 0 where there is none.
+    base: u64,
 }
 
 /// What can go wrong here: with the disk, or with what is on it.
@@ -120,9 +126,9 @@ impl SledHistory {
     }
 
     fn open(&self, create: bool) -> Result<Option<Opened>, Trouble> {
-        files::finish_exchange(&self.dir)?;
-        let head = self.head_file().read()?;
-        let Some(head) = head else {
+        let installed = self.head_file().read()?;
+        let Some(Installed { head, generation, base }) = installed else {
+            files::finish_exchange(&self.dir)?;
             if !create {
                 return Ok(None);
             }
@@ -134,13 +140,15 @@ impl SledHistory {
             files::sync_tree(&self.dir)?;
             return Ok(Some(opened));
         };
-        if !self.dir.is_dir() {
-            return Err(Trouble::Damage(format!("{} is gone", self.dir.display())));
+        let dir = files::generation(&self.dir, generation);
+        files::finish_exchange(&dir)?;
+        if !dir.is_dir() {
+            return Err(Trouble::Damage(format!("{} is gone", dir.display())));
         }
-        if !files::sums_match(&self.dir)? {
+        if !files::sums_match(&dir)? {
             // The last host did not hand it over. sled gets a copy, and the
             // original stays as it is until the copy has proven itself.
-            let copy = files::copy_for_proof(&self.dir)?;
+            let copy = files::copy_for_proof(&dir)?;
             let proven = caught(|| {
                 let opened = open_files(&copy)?;
                 cut_beyond(&opened.db, head)?;
@@ -154,20 +162,124 @@ impl SledHistory {
                 let _ = files::remove_tree(&copy);
                 return Err(trouble);
             }
-            files::exchange(&self.dir, &copy)?;
+            files::exchange(&dir, &copy)?;
         }
         // From here on sled changes the files.
-        files::forget_sums(&self.dir)?;
-        let mut opened = open_files(&self.dir)?;
+        files::forget_sums(&dir)?;
+        let mut opened = open_files(&dir)?;
         let last = last_of(&opened)?;
-        if last != Some((head.last, head.chain)) {
+        // After a cut of everything there is nothing.
+        let told = (head.last >= head.first).then_some((head.last, head.chain));
+        if last != told {
             let found = last.map_or(0, |(seq, _)| seq);
             let problem = format!("it ends with event {found}, and should with {}", head.last);
             discard(opened);
             return Err(Trouble::Damage(problem));
         }
         opened.head = Some(head);
+        opened.generation = generation;
+        opened.base = base;
         Ok(Some(opened))
+    }
+
+    /// What the head says, from memory or from its file.
+    fn installed(&self) -> Result<Option<Installed>, JournalError> {
+        if let State::Open(Opened { head: Some(head), generation, base, .. }) = &*self.state.lock()
+        {
+            return Ok(Some(Installed { head: *head, generation: *generation, base: *base }));
+        }
+        self.head_file().read()
+    }
+
+    /// Writes a generation from the event `first` on and makes it durable,
+    /// beside the one that is there; `source` gives its events in order.
+    fn build(
+        &self,
+        generation: u64,
+        first: u64,
+        base: &Base,
+        source: &mut dyn FnMut() -> Result<Option<ReadEvent>, JournalError>,
+    ) -> Result<Opened, Trouble> {
+        let dir = files::generation(&self.dir, generation);
+        // What an interrupted cut has left.
+        files::remove_tree(&dir)?;
+        crate::journal::open::make_dir(&dir)?;
+        let mut opened = open_files(&dir)?;
+        opened.generation = generation;
+        opened.base = base.first();
+        let mut head = Head { first, last: first - 1, chain: base.chain() };
+        let mut packing = Packing::default();
+        loop {
+            let event = source()?;
+            if let Some(event) = event {
+                head = Head { last: event.header.seq, chain: event.header.crc, ..head };
+                packing.add(event);
+                if packing.bytes() < SYNC_BYTES {
+                    continue;
+                }
+                opened.insert(&std::mem::take(&mut packing).finish(), first)?;
+            } else {
+                opened.insert(&packing.finish(), first)?;
+                break;
+            }
+        }
+        prove(&opened, head)?;
+        let last = last_of(&opened)?;
+        if last != (head.last >= head.first).then_some((head.last, head.chain)) {
+            return Err(Trouble::Damage("what was written is not what is read".into()));
+        }
+        opened.head = Some(head);
+        opened.sync()?;
+        files::write_base(&dir, base)?;
+        files::sync_tree(&dir)?;
+        Ok(opened)
+    }
+
+    /// Builds a generation and puts it in the place of the one that is there.
+    /// The head is what decides: until it is replaced, everything is as it was.
+    pub(crate) fn replace(
+        &self,
+        generation: u64,
+        first: u64,
+        base: &Base,
+        source: &mut dyn FnMut() -> Result<Option<ReadEvent>, JournalError>,
+    ) -> Result<(), JournalError> {
+        let mut opened =
+            caught(|| self.build(generation, first, base, source)).map_err(|trouble| {
+                // What is left of it is in nobody's way: the next open removes it.
+                let _ = files::remove_tree(&files::generation(&self.dir, generation));
+                match trouble {
+                    Trouble::Io(error) => error,
+                    // The history itself is as it was.
+                    Trouble::Damage(problem) => {
+                        let source = io::Error::other(problem);
+                        error::io("cannot write a new generation of", self.dir.clone(), source)
+                    }
+                }
+            })?;
+        let Some(head) = opened.head else {
+            return Err(JournalError::HistoryDamaged { problem: "it has no head".into() });
+        };
+        let mut state = self.state.lock();
+        if let Err(error) =
+            self.head_file().write(Installed { head, generation, base: base.first() })
+        {
+            // Either head may be on disk now, so both generations stay until the next open.
+            opened.head = None;
+            discard(opened);
+            return Err(error);
+        }
+        let before = std::mem::replace(&mut *state, State::Open(opened));
+        drop(state);
+        if let State::Open(before) = before
+            && let Err(Trouble::Damage(problem)) = caught(|| shut(before))
+        {
+            tracing::warn!(problem, "the generation before the cut could not be closed");
+        }
+        if let Err(error) = files::remove_other_generations(&self.dir, generation) {
+            tracing::warn!(%error, "what was before the cut is removed at the next open");
+        }
+        Ok(())
     }
 }
 
@@ -196,7 +308,7 @@ fn said(panic: &(dyn std::any::Any + Send)) -> &str {
 
 /// Leaves sled's handles as they are: dropping them could panic or write.
 fn discard(opened: Opened) {
-    let Opened { db, atoms, file, head: _ } = opened;
+    let Opened { db, atoms, file, head: _, dir: _, generation: _, base: _ } = opened;
     // `ManuallyDrop` drops nothing by itself.
     let _ = (db, atoms);
     drop(file);
@@ -247,7 +359,7 @@ fn open_files(dir: &Path) -> Result<Opened, Trouble> {
         .write(true)
         .open(&path)
         .map_err(|source| error::io("cannot open", path, source))?;
-    Ok(Opened { db, atoms, file, head: None })
+    Ok(Opened { db, atoms, file, head: None, dir: dir.to_owned(), generation: 0, base: 0 })
 }
 
 fn is_lock(error: &io::Error) -> bool {
@@ -256,7 +368,7 @@ fn is_lock(error: &io::Error) -> bool {
 
 /// Closes sled and waits until it has written what it had.
 fn shut(opened: Opened) -> Result<(), Trouble> {
-    let Opened { db, atoms, file, head: _ } = opened;
+    let Opened { db, atoms, file, head: _, dir: _, generation: _, base: _ } = opened;
     watched("close", move || {
         drop(ManuallyDrop::into_inner(atoms));
         drop(ManuallyDrop::into_inner(db));
@@ -394,11 +506,7 @@ impl Opened {
 
 impl History for SledHistory {
     fn head(&self) -> Result<Option<Head>, JournalError> {
-        let state = self.state.lock();
-        match &*state {
-            State::Open(Opened { head: Some(head), .. }) => Ok(Some(*head)),
-            State::Open(_) | State::Closed | State::Damaged(_) => self.head_file().read(),
-        }
+        Ok(self.installed()?.map(|installed| installed.head))
     }
 
     fn append(&self, chunks: &[Chunk]) -> Result<(), JournalError> {
@@ -423,9 +531,12 @@ impl History for SledHistory {
             }
             // Only now: whatever this says must be there.
             let head = Head { first: oldest, last: last.last, chain: last.chain };
+            let (generation, base) = (opened.generation, opened.base);
             // Failing, it may or may not be the one on disk. Only a copy, cut
             // at the one that is, can tell: so it must not be handed over.
-            head_file.write(head).map_err(|error| Trouble::Damage(error.to_string()))?;
+            head_file
+                .write(Installed { head, generation, base })
+                .map_err(|error| Trouble::Damage(error.to_string()))?;
             opened.head = Some(head);
             Ok(())
         })?;
@@ -436,7 +547,7 @@ impl History for SledHistory {
 
     fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError> {
         let found = self.with(false, |opened| {
-            if opened.head.is_none_or(|head| seq > head.last) {
+            if opened.head.is_none_or(|head| seq < head.first || seq > head.last) {
                 return Ok(None);
             }
             chunk_at(&opened.db, seq)
@@ -461,9 +572,77 @@ impl History for SledHistory {
         Ok(found.unwrap_or_default())
     }
 
+    fn base(&self) -> Result<Option<Base>, JournalError> {
+        let Some(Installed { generation, base, .. }) = self.installed()?.filter(|i| i.base > 0)
+        else {
+            return Ok(None);
+        };
+        let damaged = |problem| JournalError::HistoryDamaged { problem };
+        let found = files::read_base(&files::generation(&self.dir, generation)).map_err(damaged)?;
+        if found.first() != base {
+            let problem = format!("it builds on what was before {base}, and that is not there");
+            return Err(damaged(problem));
+        }
+        Ok(Some(found))
+    }
+
+    fn cut(
+        &self,
+        first: u64,
+        base: &Base,
+        going_on: &dyn Fn() -> bool,
+    ) -> Result<(), JournalError> {
+        let Some(Installed { head, generation, .. }) = self.installed()? else {
+            return Err(JournalError::HistoryDamaged { problem: "there is none".into() });
+        };
+        let (mut next, mut frames, mut offset) = (first, Vec::new(), 0);
+        let mut chain = (first == base.first()).then_some(base.chain());
+        self.replace(generation + 1, first, base, &mut || {
+            loop {
+                if !going_on() {
+                    return Err(JournalError::Closed);
+                }
+                if next > head.last {
+                    return Ok(None);
+                }
+                let Some(event) = packed(&frames, &mut offset)? else {
+                    let Some(more) = self.frames(next)? else {
+                        let problem = format!("event {next} is missing");
+                        return Err(JournalError::HistoryDamaged { problem });
+                    };
+                    (frames, offset) = (more, 0);
+                    continue;
+                };
+                if event.header.seq < next {
+                    continue;
+                }
+                if event.header.seq > next || chain.is_some_and(|chain| chain != event.header.prev)
+                {
+                    let problem = format!("event {next} does not follow the one before it");
+                    return Err(JournalError::HistoryDamaged { problem });
+                }
+                (next, chain) = (next + 1, Some(event.header.crc));
+                return Ok(Some(event));
+            }
+        })
+    }
+
+    fn tidy(&self) -> Result<(), JournalError> {
+        // Only the generation that a whole head names is the history, and only
+        // beside it is anything else known not to be needed.
+        match self.head_file().read() {
+            Ok(Some(told)) if files::generation(&self.dir, told.generation).is_dir() => {
+                files::remove_other_generations(&self.dir, told.generation)
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     fn usage(&self) -> HistoryUsage {
         let damaged = matches!(*self.state.lock(), State::Damaged(_));
-        let (bytes, state) = match (files::disk_bytes(&self.dir), self.head_file().read()) {
+        let generation = self.installed().ok().flatten().map_or(0, |told| told.generation);
+        let bytes = files::disk_bytes(&files::generation(&self.dir, generation));
+        let (bytes, state) = match (bytes, self.head_file().read()) {
             (Ok(bytes), Ok(Some(_))) if !damaged => (bytes, HistoryState::Whole),
             (Ok(bytes), Ok(None)) if !damaged => (bytes, HistoryState::Absent),
             (bytes, _) => (bytes.unwrap_or(0), HistoryState::Damaged),
@@ -481,10 +660,11 @@ impl History for SledHistory {
                 Ok(())
             }
             State::Open(opened) => {
+                let dir = opened.dir.clone();
                 let handed_over = caught(|| {
                     shut(opened)?;
-                    files::sync_tree(&self.dir)?;
-                    if let Err(error) = files::write_sums(&self.dir) {
+                    files::sync_tree(&dir)?;
+                    if let Err(error) = files::write_sums(&dir) {
                         // On a full disk, say. Nothing is lost: the next opening proves a copy.
                         tracing::warn!(%error, "the history has no checksums");
                     }

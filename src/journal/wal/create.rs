@@ -25,12 +25,22 @@ pub(crate) struct Segment {
     pub(crate) start: u64,
 }
 
-/// The first bytes of a segment: its header and the snapshot.
+/// The first bytes of a segment with `room` bytes for events, and the length of its file.
 pub(crate) fn preface(
     first: u64,
     chain: u32,
     atoms: &[Atom],
     room: u64,
+) -> Result<(Vec<u8>, u64), JournalError> {
+    snapshot(first, chain, atoms, FIXED_ROOM + room)
+}
+
+/// A header and a snapshot, for a file with `after` bytes after them, and the length of the file.
+pub(crate) fn snapshot(
+    first: u64,
+    chain: u32,
+    atoms: &[Atom],
+    after: u64,
 ) -> Result<(Vec<u8>, u64), JournalError> {
     let seq = first - 1;
     let mut snapshot = Vec::new();
@@ -42,7 +52,7 @@ pub(crate) fn preface(
     let end = codec::encode(&SnapshotEnd { atoms: atoms.len() as u64 })?;
     let snapshot_bytes: usize =
         lengths.iter().chain([&end]).map(|payload| frame::HEADER_BYTES + payload.len()).sum();
-    let bytes = (SEGMENT_HEADER_BYTES + snapshot_bytes) as u64 + FIXED_ROOM + room;
+    let bytes = (SEGMENT_HEADER_BYTES + snapshot_bytes) as u64 + after;
     let header =
         SegmentHeader { bytes, atoms: atoms.len() as u64, snapshot_bytes: snapshot_bytes as u64 };
     let place = Place { kind: Kind::Header, back: 0, seq, prev: chain };
