@@ -1,5 +1,7 @@
 //! Cutting the oldest events off: what stays, what goes, and what a kill leaves.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes, the test fails")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -356,7 +358,6 @@ fn months_of_load_take_a_bounded_multiple_of_what_is_kept() {
     append(&journal, id(u64::MAX), created(AtomSpec::command("true").name("old"))).unwrap();
     let (mut most, mut kept, mut number) = (0, 0, 0);
     while journal.recent_seq() < 6 * MONTH {
-        let mut bytes = 0;
         let ((), ticket) = journal
             .change(|draft| -> Result<(), JournalError> {
                 for _ in 0..20 {
@@ -374,7 +375,6 @@ fn months_of_load_take_a_bounded_multiple_of_what_is_kept() {
                         draft.append(atom, at(number), fact)?;
                     }
                 }
-                bytes += 1;
                 Ok(())
             })
             .unwrap();
@@ -394,8 +394,9 @@ fn months_of_load_take_a_bounded_multiple_of_what_is_kept() {
     );
     println!("{:?}", journal.stats().unwrap());
     assert!(most <= 10 * kept + FIXED, "{most} bytes on disk for {kept}");
-    let oldest = journal.oldest_seq().unwrap();
-    assert!(journal.recent_seq() - oldest >= MONTH - 1);
+    // The automatic cut may still be at work, and this one comes after it.
+    let oldest = journal.compact(&newest(MONTH)).unwrap().oldest;
+    assert_eq!(journal.recent_seq() - oldest, MONTH - 1);
     check(&journal, oldest);
     assert!(journal.with_view(|view| view.named("old").is_some()));
 }

@@ -98,6 +98,17 @@ impl Subscription {
 fn lagged(error: JournalError) -> JournalError {
     match error {
         JournalError::Compacted { asked, oldest } => JournalError::Lagged { at: asked, oldest },
-        other => other,
+        JournalError::Unfit(_)
+        | JournalError::Io { .. }
+        | JournalError::NoSpace { .. }
+        | JournalError::TooLarge { .. }
+        | JournalError::Damaged { .. }
+        | JournalError::Newer { .. }
+        | JournalError::InDoubt { .. }
+        | JournalError::Poisoned { .. }
+        | JournalError::Lagged { .. }
+        | JournalError::Inconsistent { .. }
+        | JournalError::Closed
+        | JournalError::HistoryDamaged { .. } => error,
     }
 }

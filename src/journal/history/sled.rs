@@ -82,7 +82,18 @@ impl From<JournalError> for Trouble {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::HistoryDamaged { problem } => Self::Damage(problem),
-            other => Self::Io(other),
+            JournalError::Unfit(_)
+            | JournalError::Io { .. }
+            | JournalError::NoSpace { .. }
+            | JournalError::TooLarge { .. }
+            | JournalError::Damaged { .. }
+            | JournalError::Newer { .. }
+            | JournalError::InDoubt { .. }
+            | JournalError::Poisoned { .. }
+            | JournalError::Lagged { .. }
+            | JournalError::Inconsistent { .. }
+            | JournalError::Closed
+            | JournalError::Compacted { .. } => Self::Io(error),
         }
     }
 }
