@@ -133,6 +133,37 @@ fn each_way_not_to_start_has_its_reason() {
 }
 
 #[test]
+fn a_path_that_the_atom_was_given_is_told_to_nobody() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text, mode) in [
+        ("plain", "#!/bin/sh\n", 0o644),
+        ("orphan", "#!/no/such/interpreter\n", 0o755),
+        ("garbage", "\x01\x02 no program", 0o755),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let value = dir.path().to_str().unwrap();
+    for (name, reason) in [
+        ("missing", Reason::ExecNotFound),
+        ("plain", Reason::ExecPermission),
+        ("orphan", Reason::ExecNotFound),
+        ("garbage", Reason::ExecFailed),
+    ] {
+        let spec = AtomSpec::command(name);
+        for spec in [spec.clone().env("PATH", value), spec.secret_env("PATH", value)] {
+            let (got, detail) = fails(&world, spec);
+            assert_eq!(got, reason, "{detail}");
+            assert!(!detail.contains(value), "{detail:?} tells it");
+            let named = format!("{name} in the PATH that the atom was given");
+            assert!(detail.contains(&named), "{detail:?} does not say {named:?}");
+        }
+    }
+}
+
+#[test]
 fn what_root_may_enter_and_others_may_not_is_refused_to_others() {
     if rustix::process::geteuid().is_root() {
         eprintln!("SKIP: root may enter every directory");

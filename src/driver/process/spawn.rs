@@ -4,12 +4,13 @@
 //! absolute path to the program (with a bare name, a changed `PATH` or an
 //! emptied environment would make it fork).
 
+use std::borrow::Cow;
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,7 +78,7 @@ pub(super) fn spawn(
         }
     };
     let program = resolve(spec, &workdir)?;
-    let mut command = Command::new(&program);
+    let mut command = Command::new(&program.path);
     command
         .arg0(spec.get_program())
         .args(spec.get_args())
@@ -189,53 +190,96 @@ fn open_stdin(path: &Path) -> Result<OwnedFd, Failure> {
     Ok(file.into())
 }
 
+/// A program that was found.
+struct Program {
+    /// Its absolute path.
+    path: PathBuf,
+    /// How it may be named in what is kept and shown.
+    shown: String,
+}
+
 /// The absolute path of the program.
-fn resolve(spec: &AtomSpec, workdir: &Path) -> Result<PathBuf, Failure> {
+fn resolve(spec: &AtomSpec, workdir: &Path) -> Result<Program, Failure> {
     let program = spec.get_program();
     if program.as_bytes().contains(&b'/') {
         // An absolute path replaces the directory.
-        return Ok(workdir.join(program));
+        let path = workdir.join(program);
+        let shown = path.display().to_string();
+        return Ok(Program { path, shown });
     }
-    let path = search_path(spec);
+    let search = search_path(spec);
     let mut refused = None;
-    for dir in path.as_bytes().split(|byte| *byte == b':') {
-        let candidate = workdir.join(OsStr::from_bytes(dir)).join(program);
-        let Ok(kind) = fs::metadata(&candidate) else { continue };
-        if kind.is_file() && accessat(CWD, &candidate, Access::EXEC_OK, AtFlags::EACCESS).is_ok() {
-            return Ok(candidate);
+    for dir in search.value().as_bytes().split(|byte| *byte == b':') {
+        let path = workdir.join(OsStr::from_bytes(dir)).join(program);
+        let Ok(kind) = fs::metadata(&path) else { continue };
+        let shown = search.show(program, &path);
+        if kind.is_file() && accessat(CWD, &path, Access::EXEC_OK, AtFlags::EACCESS).is_ok() {
+            return Ok(Program { path, shown });
         }
-        refused.get_or_insert(candidate);
+        refused.get_or_insert(shown);
     }
     match refused {
-        Some(candidate) => Err(Failure::new(
-            Reason::ExecPermission,
-            format!("{} is not an executable file", candidate.display()),
-        )),
+        Some(shown) => {
+            Err(Failure::new(Reason::ExecPermission, format!("{shown} is not an executable file")))
+        }
         None => Err(Failure::new(
             Reason::ExecNotFound,
-            format!("no {} in PATH ({})", program.display(), path.display()),
+            match &search {
+                SearchPath::Given(_) => {
+                    format!("no {} {IN_GIVEN_PATH}", program.display())
+                }
+                SearchPath::Known(path) => {
+                    format!("no {} in PATH ({})", program.display(), path.display())
+                }
+            },
         )),
     }
 }
 
-/// The `PATH` that the atom will have.
-fn search_path(spec: &AtomSpec) -> OsString {
-    let own = spec.get_env().find(|(key, _)| *key == "PATH").map(|(_, value)| value.to_os_string());
-    let path = match own {
-        Some(path) => Some(path),
-        None if spec.get_env_clear() => None,
-        None => env::var_os("PATH"),
-    };
-    path.unwrap_or_else(|| OsString::from_vec(DEFAULT_PATH.into()))
+/// Said instead of a `PATH` that is the atom's own.
+const IN_GIVEN_PATH: &str = "in the PATH that the atom was given";
+
+/// The `PATH` that an atom will have.
+enum SearchPath<'a> {
+    /// From its specification. Values from there may be secrets: neither it nor a
+    /// part of it is ever told to anybody.
+    Given(&'a OsStr),
+    /// The host's own, or the default.
+    Known(Cow<'static, OsStr>),
+}
+
+impl SearchPath<'_> {
+    fn value(&self) -> &OsStr {
+        match self {
+            Self::Given(path) => path,
+            Self::Known(path) => path,
+        }
+    }
+
+    /// How a program that was found at `path` may be named.
+    fn show(&self, program: &OsStr, path: &Path) -> String {
+        match self {
+            Self::Given(_) => format!("{} {IN_GIVEN_PATH}", program.display()),
+            Self::Known(_) => path.display().to_string(),
+        }
+    }
+}
+
+fn search_path(spec: &AtomSpec) -> SearchPath<'_> {
+    if let Some((_, given)) = spec.get_env().find(|(key, _)| *key == "PATH") {
+        return SearchPath::Given(given);
+    }
+    let host = if spec.get_env_clear() { None } else { env::var_os("PATH") };
+    SearchPath::Known(host.map_or(Cow::Borrowed(OsStr::new(DEFAULT_PATH)), Cow::Owned))
 }
 
 /// What stood in the way, from the error of a spawn.
-fn classify(program: &Path, workdir: &Path, error: &io::Error) -> Failure {
+fn classify(program: &Program, workdir: &Path, error: &io::Error) -> Failure {
     // It may have gone since it was checked; posix_spawn does not tell which path it means.
     if let Err(failure) = check_workdir(workdir) {
         return failure;
     }
-    let shown = program.display();
+    let Program { path: program, shown } = program;
     match error.raw_os_error() {
         Some(libc::ENOENT) if program.exists() => Failure::new(
             Reason::ExecNotFound,
