@@ -10,14 +10,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Program, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caesium::driver::process::ProcessOptions;
 use caesium::driver::{Command, Driver, Handle, Observation, Remembered, Sighting};
 use caesium::lifecycle::{Reason, Stop, StopCause, WaitStatus};
 use caesium::{AtomId, AtomSpec, Outcome, State, Timestamp};
 use process_harness::{
-    World, exists, following, lives, read_until, remembered, sh, wait_gone, wall,
+    PATIENCE, World, exists, following, lives, read_until, remembered, sh, wait_gone, wall,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -220,6 +220,55 @@ fn what_ended_while_nobody_watched_has_its_true_status_or_none() {
     // As long as it is a zombie its status can be read.
     expect_status(&world, dead.atom, WaitStatus::Exited { code: 9 });
     assert_eq!(world.output(dead.atom).text(), "ready\n");
+}
+
+/// A host that was killed, whose atom has ended unseen and was reaped, and the child that it left in its group.
+fn left_behind() -> (Dead, u32) {
+    let dead = Dead::host("sleep 1000 & echo $!; echo ready; read x < GATE; exit 9");
+    let text = World::at(dead.atoms()).output(dead.atom).text();
+    let child = text.lines().next().unwrap().parse().unwrap();
+    dead.open_gate();
+    // Its zombie still tells how it ended; that is another test.
+    let deadline = Instant::now() + PATIENCE;
+    while exists(Path::new(&format!("/proc/{}", dead.pid))) {
+        assert!(Instant::now() < deadline, "nobody reaps {}", dead.pid);
+        std::thread::yield_now();
+    }
+    assert!(lives(child), "it is left");
+    (dead, child)
+}
+
+#[test]
+fn what_an_atom_left_that_ended_unseen_is_ended_before_sight_is_lost() {
+    for recorded in [true, false] {
+        let (dead, child) = left_behind();
+        let world = World::at(dead.atoms());
+        let known = if recorded { dead.running() } else { dead.created() };
+        assert_eq!(world.look(known), Sighting::Changed);
+        assert_eq!(lost(&world, dead.atom), Reason::ExitUnobserved);
+        assert!(!lives(child), "it was told before nothing was left; recorded: {recorded}");
+    }
+}
+
+#[test]
+fn removing_ends_what_an_atom_left_that_ended_unseen() {
+    let (dead, child) = left_behind();
+    // Nothing of it is ours in a copy, and nothing in another boot, namespace, or life of the pid.
+    let mut options = ProcessOptions::new(dead.atoms());
+    options.copied = true;
+    let copy = World::with(options);
+    copy.look(dead.running());
+    assert_eq!(lost(&copy, dead.atom), Reason::StoreCopied);
+    for position in [13, 29] {
+        let handle = Some(tampered(&dead.handle, position));
+        World::at(dead.atoms()).look(Remembered { handle, ..dead.running() });
+    }
+    // Of another atom's group nothing is touched either.
+    World::new().remove(AtomId::new(), Some(Arc::clone(&dead.handle)));
+    assert!(lives(child));
+    let world = World::at(dead.atoms());
+    world.remove(dead.atom, Some(Arc::clone(&dead.handle)));
+    assert!(!lives(child), "it was told before nothing was left");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::dir::{AtomDir, Mark, Trace};
 use super::exit::Ended;
 use super::identity::{Identity, Place, ProcStat, all_pids, has_environment};
+use super::leftovers::end_leftovers;
 use super::log::{LogWriter, Pump};
 use super::monitor::Monitor;
 use super::signal::Leader;
@@ -28,6 +29,8 @@ enum Whereabouts {
     There(Leader),
     /// Certain never to have been.
     Never,
+    /// It was here and is not any more; what it left behind in its group may be.
+    Left(Identity),
     /// Not to be found, or not to be looked for.
     Gone(Reason, String),
     /// It could not be found out.
@@ -61,13 +64,19 @@ impl Monitor {
                 self.emit(Observation::NeverStarted { atom, at, detail });
                 Sighting::Changed
             }
-            Whereabouts::Gone(reason, detail) => {
-                tracing::debug!(%atom, %reason, %detail, "an atom was lost sight of");
-                self.emit(Observation::LostSight { atom, at, reason, detail });
-                Sighting::Changed
-            }
+            Whereabouts::Left(identity) => match end_leftovers(atom, identity) {
+                Ok(()) => self.lost(atom, Reason::ExitUnobserved, GONE_UNSEEN.to_owned()),
+                Err(error) => self.unclear(atom, &error),
+            },
+            Whereabouts::Gone(reason, detail) => self.lost(atom, reason, detail),
             Whereabouts::Unclear(error) => self.unclear(atom, &error),
         }
+    }
+
+    fn lost(&self, atom: AtomId, reason: Reason, detail: String) -> Sighting {
+        tracing::debug!(%atom, %reason, %detail, "an atom was lost sight of");
+        self.emit(Observation::LostSight { atom, at: time::now(), reason, detail });
+        Sighting::Changed
     }
 
     /// Checks that nothing lives of what, by the journal, does not.
@@ -81,9 +90,10 @@ impl Monitor {
                 self.emit(Observation::Contradiction { atom, at: time::now(), reason, detail });
                 Sighting::Changed
             }
-            Whereabouts::There(_) | Whereabouts::Never | Whereabouts::Gone(..) => {
-                Sighting::AsRemembered
-            }
+            Whereabouts::There(_)
+            | Whereabouts::Never
+            | Whereabouts::Left(_)
+            | Whereabouts::Gone(..) => Sighting::AsRemembered,
             Whereabouts::Unclear(error) => self.unclear(atom, &error),
         }
     }
@@ -138,7 +148,7 @@ impl Monitor {
         }
         match Leader::find(atom, identity) {
             Ok(leader) => Whereabouts::There(leader),
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => gone_unseen(),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Whereabouts::Left(identity),
             Err(error) => Whereabouts::Unclear(error),
         }
     }
@@ -191,7 +201,7 @@ impl Monitor {
                 Whereabouts::There(leader)
             }
             Ok(_) => gone_unseen(),
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => gone_unseen(),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Whereabouts::Left(identity),
             Err(error) => Whereabouts::Unclear(error),
         }
     }
@@ -221,6 +231,10 @@ impl Monitor {
             watched.end();
             let ended = watched.leader().map(Leader::ended);
             if let Some(ended @ (Ended::Known(..) | Ended::Unknowable)) = ended {
+                if let Err(error) = end_leftovers(atom, identity) {
+                    self.context.forget_log(atom);
+                    return self.unclear(atom, &error);
+                }
                 self.ended_meanwhile(watched, ended);
                 return Sighting::Changed;
             }
@@ -304,10 +318,18 @@ impl Monitor {
         if self.context.copied {
             return None;
         }
-        let Whereabouts::There(leader) = self.whereabouts(atom, handle) else { return None };
-        if leader.has_ended() {
-            return None;
-        }
+        let leader = match self.whereabouts(atom, handle) {
+            Whereabouts::There(leader) if !leader.has_ended() => leader,
+            Whereabouts::There(leader) => {
+                leave_nothing(atom, leader.identity());
+                return None;
+            }
+            Whereabouts::Left(identity) => {
+                leave_nothing(atom, identity);
+                return None;
+            }
+            Whereabouts::Never | Whereabouts::Gone(..) | Whereabouts::Unclear(_) => return None,
+        };
         let watched = Watched {
             atom,
             spec: Arc::new(AtomSpec::command("")),
@@ -331,6 +353,13 @@ impl Monitor {
     }
 }
 
+/// As [`end_leftovers`], where nobody can be told that it failed but whoever reads what is logged.
+pub(super) fn leave_nothing(atom: AtomId, leader: Identity) {
+    if let Err(error) = end_leftovers(atom, leader) {
+        tracing::error!(%atom, %error, "something that an atom left behind may still run");
+    }
+}
+
 /// What was done to it by the host before.
 fn ladder(remembered: &Remembered, dir: &AtomDir, spec: &AtomSpec) -> Option<Ladder> {
     let (term_reached, kill_sent) = (dir.has(Mark::Term), dir.has(Mark::Kill));
@@ -343,11 +372,10 @@ fn ladder(remembered: &Remembered, dir: &AtomDir, spec: &AtomSpec) -> Option<Lad
     Some(Ladder { cause, kill_at: None, term_reached, kill_sent })
 }
 
+const GONE_UNSEEN: &str = "it ended while no host was watching, and the kernel has forgotten how";
+
 fn gone_unseen() -> Whereabouts {
-    Whereabouts::Gone(
-        Reason::ExitUnobserved,
-        "it ended while no host was watching, and the kernel has forgotten how".to_owned(),
-    )
+    Whereabouts::Gone(Reason::ExitUnobserved, GONE_UNSEEN.to_owned())
 }
 
 /// How long the machine has been up.

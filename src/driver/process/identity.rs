@@ -152,8 +152,17 @@ pub(super) fn may_inspect(pid: u32) -> bool {
 
 /// Whether a process was given `entry` (`NAME=value`) in its environment when it was executed.
 pub(super) fn has_environment(pid: u32, entry: &[u8]) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|one| one == entry))
+    read_environment(pid, entry).unwrap_or(false)
+}
+
+/// As [`has_environment`].
+///
+/// # Errors
+///
+/// When it cannot be told: it is gone, it is another user's, or descriptors have run out.
+pub(super) fn read_environment(pid: u32, entry: &[u8]) -> io::Result<bool> {
+    let environ = fs::read(format!("/proc/{pid}/environ"))?;
+    Ok(environ.split(|byte| *byte == 0).any(|one| one == entry))
 }
 
 /// The pids of all processes that can be seen.

@@ -18,6 +18,7 @@ mod dir;
 mod driver;
 mod exit;
 mod identity;
+mod leftovers;
 mod log;
 mod mailbox;
 mod monitor;

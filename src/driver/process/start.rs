@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rustix::process::{Signal, kill_process_group};
 
+use super::adopt::leave_nothing;
 use super::dir::{AtomDir, Prepared};
 use super::identity::Identity;
 use super::log::Pump;
@@ -92,7 +93,7 @@ impl Monitor {
         let leader = match leader {
             Ok(leader) => leader,
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
-                return self.unseen(atom, &dir, pump);
+                return self.unseen(atom, identity, &dir, pump);
             }
             Err(error) => {
                 self.unwatchable(atom, &mut child, &error);
@@ -123,7 +124,8 @@ impl Monitor {
     }
 
     /// It ended at once, in a host that ignores SIGCHLD: the kernel has forgotten it.
-    fn unseen(&mut self, atom: AtomId, dir: &AtomDir, mut pump: Pump) {
+    fn unseen(&mut self, atom: AtomId, identity: Identity, dir: &AtomDir, mut pump: Pump) {
+        leave_nothing(atom, identity);
         self.drain_pump(&mut pump);
         let detail =
             "it ended at once, and this host ignores SIGCHLD: nobody was told how".to_owned();

@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -140,4 +140,21 @@ pub(super) fn has_ended(pidfd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut fds, Some(&now)), Ok(n) if n > 0)
+}
+
+/// Waits until the process behind a pidfd has ended with all its threads; whether it has.
+pub(super) fn wait_ended(pidfd: impl AsFd, deadline: Instant) -> bool {
+    /// Far below what this call takes on every kernel.
+    const TURN: Duration = Duration::from_secs(60);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let turn = Timespec::try_from(left.min(TURN)).unwrap_or_default();
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        if matches!(poll(&mut fds, Some(&turn)), Ok(n) if n > 0) {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
+        }
+    }
 }
