@@ -56,6 +56,13 @@ impl Mailbox {
         true
     }
 
+    /// Takes no more messages, and lets go of those that nobody has taken.
+    pub(super) fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        queue.messages.clear();
+    }
+
     /// Takes everything that has come.
     pub(super) fn take(&self) -> Vec<Message> {
         let mut counter = [0; 8];

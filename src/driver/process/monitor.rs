@@ -91,6 +91,29 @@ impl Source {
     }
 }
 
+/// Closes everything when the monitor ends, be it by a panic: nobody is to wait for it in vain.
+struct Closing(Arc<Context>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.mailbox.close();
+        self.0.close();
+    }
+}
+
+/// The longest time that epoll is asked to wait: beyond it rustix needs
+/// epoll_pwait2, which Linux has since 5.11. To wake early does no harm.
+const MAX_WAIT: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// How long epoll is asked to wait when the next timer is due after `left`.
+fn wait_for(left: Duration) -> Timespec {
+    let left = left.min(MAX_WAIT);
+    Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
+        tv_nsec: left.subsec_nanos().into(),
+    }
+}
+
 impl Monitor {
     pub(super) fn new(context: Arc<Context>, observer: Observer) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -112,6 +135,7 @@ impl Monitor {
 
     /// Works until it is told to close.
     pub(super) fn run(mut self) {
+        let _closing = Closing(Arc::clone(&self.context));
         let mut events = Vec::with_capacity(64);
         while !self.closing {
             events.clear();
@@ -127,7 +151,6 @@ impl Monitor {
             }
             self.fire_timers();
         }
-        self.context.close();
     }
 
     pub(super) fn emit(&self, observation: Observation) {
@@ -373,10 +396,7 @@ impl Monitor {
         while let Some(Reverse(timer)) = self.timers.peek() {
             if self.atoms.contains_key(&timer.serial) {
                 let left = timer.at.saturating_duration_since(Instant::now());
-                return Some(
-                    Timespec::try_from(left)
-                        .unwrap_or(Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 }),
-                );
+                return Some(wait_for(left));
             }
             self.timers.pop();
         }
@@ -532,5 +552,36 @@ impl Monitor {
     fn removed(&self, atom: AtomId) {
         self.context.dir(atom).remove();
         self.emit(Observation::Removed { atom, at: time::now() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::process::identity::Place;
+    use crate::driver::process::mailbox::Mailbox;
+
+    #[test]
+    fn epoll_is_never_asked_to_wait_longer_than_the_oldest_call_can() {
+        for left in [MAX_WAIT, MAX_WAIT + Duration::from_nanos(1), Duration::MAX] {
+            let Timespec { tv_sec, tv_nsec } = wait_for(left);
+            assert_eq!((tv_sec, tv_nsec), (2_147_483, 647_000_000));
+        }
+        let Timespec { tv_sec, tv_nsec } = wait_for(Duration::new(3, 5));
+        assert_eq!((tv_sec, tv_nsec), (3, 5));
+    }
+
+    #[test]
+    fn a_monitor_that_panics_takes_no_more_commands() {
+        let dir = tempfile::tempdir().unwrap();
+        let mailbox = Arc::new(Mailbox::new().unwrap());
+        let place = Place { boot: [0; 16], pid_ns: 0 };
+        let context = Context::new(dir.path().to_path_buf(), false, place, Arc::clone(&mailbox));
+        let observer: Observer = Box::new(|_| panic!("the observer of this test panics"));
+        let monitor = Monitor::new(Arc::new(context), observer).unwrap();
+        assert!(mailbox.put(Message::Command(Command::Sync { token: 1 })));
+        let thread = std::thread::spawn(move || monitor.run());
+        assert!(thread.join().is_err());
+        assert!(!mailbox.put(Message::Command(Command::Sync { token: 2 })));
     }
 }
