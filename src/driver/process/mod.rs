@@ -27,6 +27,7 @@ mod spawn;
 mod start;
 mod stop;
 mod sys;
+mod timers;
 mod watched;
 
 pub use driver::{

@@ -1,7 +1,6 @@
 //! The monitor: one thread, one epoll, all atoms.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use super::exit::Ended;
 use super::log::{HEADER, MAX_PAYLOAD, Turn};
 use super::mailbox::Message;
 use super::stop::{Ladder, Step};
+use super::timers::{Timer, TimerKind, Timers};
 use super::watched::{Phase, Watched};
 use crate::atom::AtomId;
 use crate::driver::{Command, Observation, Observer};
@@ -40,30 +40,11 @@ pub(super) struct Monitor {
     atoms: HashMap<u64, Watched>,
     by_id: HashMap<AtomId, u64>,
     last_serial: u64,
-    timers: BinaryHeap<Reverse<Timer>>,
+    timers: Timers,
     /// Atoms that were stopped before the order to start them came.
     pub(super) withdrawn: HashSet<AtomId>,
     buffer: Vec<u8>,
     closing: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Timer {
-    at: Instant,
-    serial: u64,
-    kind: TimerKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum TimerKind {
-    /// The grace is over.
-    Kill,
-    /// The atom has run as long as it may.
-    Deadline,
-    /// Its output was held open long enough.
-    Linger,
-    /// Its status was waited for long enough.
-    Patience,
 }
 
 /// What an event is about: the low two bits of its number.
@@ -126,7 +107,7 @@ impl Monitor {
             atoms: HashMap::new(),
             by_id: HashMap::new(),
             last_serial: 0,
-            timers: BinaryHeap::new(),
+            timers: Timers::default(),
             withdrawn: HashSet::new(),
             buffer: vec![0; HEADER + MAX_PAYLOAD],
             closing: false,
@@ -387,29 +368,22 @@ impl Monitor {
 
     fn arm(&mut self, at: Option<Instant>, serial: u64, kind: TimerKind) {
         if let Some(at) = at {
-            self.timers.push(Reverse(Timer { at, serial, kind }));
+            let atoms = &self.atoms;
+            self.timers.push(Timer { at, serial, kind }, atoms.len(), |serial| {
+                atoms.contains_key(&serial)
+            });
         }
     }
 
     /// Until the next timer that still means something; for ever when there is none.
     fn timeout(&mut self) -> Option<Timespec> {
-        while let Some(Reverse(timer)) = self.timers.peek() {
-            if self.atoms.contains_key(&timer.serial) {
-                let left = timer.at.saturating_duration_since(Instant::now());
-                return Some(wait_for(left));
-            }
-            self.timers.pop();
-        }
-        None
+        let next = self.timers.next(|serial| self.atoms.contains_key(&serial))?;
+        Some(wait_for(next.saturating_duration_since(Instant::now())))
     }
 
     fn fire_timers(&mut self) {
         let now = Instant::now();
-        while let Some(Reverse(timer)) = self.timers.peek().copied() {
-            if timer.at > now {
-                return;
-            }
-            self.timers.pop();
+        while let Some(timer) = self.timers.pop_due(now) {
             let Some(watched) = self.atoms.get_mut(&timer.serial) else { continue };
             match (timer.kind, &watched.phase) {
                 (TimerKind::Kill, Phase::Running(leader)) => {
