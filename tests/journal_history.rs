@@ -195,11 +195,39 @@ fn files_are_ours_alone() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
-    life(&journal, 1).unwrap();
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let wal = dir.path().join("wal");
-    assert_eq!(mode(&wal), 0o700);
-    assert_eq!(mode(&wal.join("00000000000000000001.seg")), 0o600);
+    fill(&journal, dir.path(), 0);
+    let mut dirs: Vec<_> = vec![dir.path().join("wal"), dir.path().join("history")];
+    while let Some(path) = dirs.pop() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700, "{path:?}");
+        for entry in fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                dirs.push(entry);
+            } else {
+                assert_eq!(mode(&entry), 0o600, "{entry:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_is_only_open_for_moments_is_packed_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut most = 0;
+    for number in 0..300 {
+        let (journal, _) = open(dir.path());
+        let spec = AtomSpec::command("true").arg("x".repeat(8 << 10));
+        append(&journal, id(number), created(spec)).unwrap();
+        append(&journal, id(number), lost()).unwrap();
+        append(&journal, id(number), Event::DeleteAsked.into()).unwrap();
+        append(&journal, id(number), Event::Removed.into()).unwrap();
+        journal.close().unwrap();
+        most = most.max(segments(dir.path()));
+    }
+    assert!(most <= SEALED_KEPT + 8, "{most} segments");
+    let (journal, _) = open(dir.path());
+    assert_eq!(contiguous(&journal), 1200);
+    journal.verify().unwrap();
 }
 
 #[test]

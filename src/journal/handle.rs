@@ -79,6 +79,7 @@ impl Journal {
         let (core, recovery) = open::open(storage, history, options)?;
         let core = Arc::new(core);
         core.maintenance.attach(&core);
+        core.maintenance.look_for_work(&core);
         let writer = open::spawn("caesium-journal", {
             let core = core.clone();
             move || super::writer::run(&core)

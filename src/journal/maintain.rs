@@ -37,8 +37,8 @@ impl Maintenance {
         let _ = self.core.set(Arc::downgrade(core));
     }
 
-    /// A segment was sealed: wakes or starts the thread when there are more than have to stay.
-    pub(crate) fn segment_sealed(&self, core: &Core) {
+    /// Wakes or starts the thread when there are more segments than have to stay: after a seal, and at opening.
+    pub(crate) fn look_for_work(&self, core: &Core) {
         if core.catalog.lock().firsts().len() <= SEALED_KEPT + 1 {
             return;
         }
@@ -81,7 +81,7 @@ fn run(core: &Arc<Core>) {
             while !state.wanted && !state.stopping {
                 core.maintenance.bell.wait(&mut state);
             }
-            if state.stopping {
+            if state.stopping && !(state.wanted && core.has_backlog()) {
                 return;
             }
             state.wanted = false;
@@ -96,7 +96,16 @@ fn run(core: &Arc<Core>) {
     }
 }
 
+/// So many segments more than have to stay are a backlog: a store that is only
+/// ever opened for moments would never be packed if every close broke it off.
+const BACKLOG: usize = 3;
+
 impl Core {
+    /// Whether a close has to wait until one segment more is packed.
+    fn has_backlog(&self) -> bool {
+        self.catalog.lock().firsts().len() > SEALED_KEPT + 1 + BACKLOG
+    }
+
     /// Packs what is sealed, then removes the segments that need not stay.
     pub(crate) fn pack(&self) -> Result<(), JournalError> {
         let _stay = self.maintenance.segments_stay.lock();
@@ -104,6 +113,7 @@ impl Core {
         let head = self.history.head()?;
         let mut next = head.map_or(1, |head| head.last + 1);
         let mut chain = head.map(|head| head.chain);
+        let backlog = self.has_backlog();
         if firsts.first().is_some_and(|oldest| *oldest > next) {
             let problem = format!("it ends before event {next}, which is in no segment any more");
             return Err(JournalError::HistoryDamaged { problem });
@@ -116,7 +126,7 @@ impl Core {
             let mut reader = catalog::reader(&*self.storage, first, None)?;
             let mut chunks = Packing::default();
             while reader.seq() < after {
-                if self.maintenance.stopping() {
+                if !backlog && self.maintenance.stopping() {
                     return Ok(());
                 }
                 let seq = reader.seq();
@@ -137,6 +147,9 @@ impl Core {
                 chunks.add(event);
             }
             self.history.append(&chunks.finish())?;
+            if self.maintenance.stopping() {
+                break;
+            }
         }
         self.remove_packed(&firsts, next)
     }

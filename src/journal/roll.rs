@@ -46,7 +46,7 @@ impl Core {
         decided.offset = segment.start;
         decided.segment = segment;
         decided.mend = Mend::Nothing;
-        self.maintenance.segment_sealed(self);
+        self.maintenance.look_for_work(self);
         Ok(())
     }
 

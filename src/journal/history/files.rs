@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -288,6 +289,18 @@ pub(super) fn forget_sums(dir: &Path) -> Result<(), JournalError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io("cannot remove", &path)(error)),
     }
+}
+
+/// Takes the rights away that sled's files have from the umask: a store is its owner's alone.
+pub(super) fn make_private(dir: &Path) -> Result<(), JournalError> {
+    let entries = fs::read_dir(dir).map_err(io("cannot read", dir))?;
+    for entry in entries {
+        let path = entry.map_err(io("cannot read", dir))?.path();
+        let mode = if path.is_dir() { 0o700 } else { 0o600 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .map_err(io("cannot change the mode of", &path))?;
+    }
+    Ok(())
 }
 
 /// A kill while sled opens leaves one of these, and then no open succeeds.

@@ -364,6 +364,7 @@ fn open_files(dir: &Path) -> Result<Opened, Trouble> {
         }
     };
     let atoms = ManuallyDrop::new(db.open_tree("atoms")?);
+    files::make_private(dir)?;
     let path = dir.join("db");
     let file = fs::OpenOptions::new()
         .read(true)
