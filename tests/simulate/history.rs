@@ -17,7 +17,6 @@ pub struct Packed {
 
 #[derive(Debug, Default)]
 struct Told {
-    chunks: Vec<Chunk>,
     /// Which append from now on fails, and whether its chunks are there all the same.
     fails: Option<(u64, bool)>,
     failures: u64,
@@ -30,11 +29,7 @@ impl Packed {
 
     /// What a crash leaves: what was appended is durable.
     pub fn crash(&self, disk: MemoryStorage) -> Self {
-        let chunks = self.told.lock().chunks.clone();
-        let inner = MemoryHistory::new();
-        inner.append(&chunks).expect("memory does not fail");
-        let told = Told { chunks, ..Told::default() };
-        Self { inner: Arc::new(inner), disk, told: Arc::new(Mutex::new(told)) }
+        Self { inner: Arc::new(self.inner.crash()), disk, told: Arc::default() }
     }
 
     pub fn fail(&self, nth: u64, there: bool) {
@@ -78,7 +73,6 @@ impl History for Packed {
             told.failures += 1;
         }
         if fails != Some(false) {
-            told.chunks.extend_from_slice(chunks);
             self.inner.append(chunks)?;
         }
         match fails {

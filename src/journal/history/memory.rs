@@ -15,7 +15,7 @@ pub struct MemoryHistory {
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Kept {
     chunks: BTreeMap<u64, Chunk>,
     base: Option<Base>,
@@ -25,6 +25,11 @@ impl MemoryHistory {
     /// An empty history.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What a crash at this moment leaves: another history, with all of it.
+    pub fn crash(&self) -> Self {
+        Self { kept: Mutex::new(self.kept.lock().clone()) }
     }
 }
 
