@@ -156,11 +156,18 @@ impl Core {
 
     /// Removes the segments before the last sealed ones; all their events are below `next`.
     fn remove_packed(&self, firsts: &[u64], next: u64) -> Result<(), JournalError> {
+        let sync = || {
+            let failed = |e| error::io("cannot sync directory", self.storage.path(""), e);
+            self.storage.sync_dir().map_err(failed)
+        };
         let removable = firsts.len().saturating_sub(SEALED_KEPT + 1);
-        for (position, first) in firsts[..removable].iter().enumerate() {
-            if firsts[position + 1] > next {
-                break;
-            }
+        let packed = |position: &usize| firsts[position + 1] <= next;
+        let removable = (0..removable).take_while(packed).count();
+        if removable > 0 {
+            // An earlier try may have removed one and failed to make that durable.
+            sync()?;
+        }
+        for first in &firsts[..removable] {
             // Readers that have it open read on; others find it in the history.
             self.catalog.lock().remove(*first);
             let name = segment::name(*first);
@@ -170,9 +177,7 @@ impl Core {
                 return Err(error::io("cannot remove packed segment", path, source));
             }
             // One at a time, so that a crash never leaves a gap between two that stay.
-            self.storage
-                .sync_dir()
-                .map_err(|e| error::io("cannot sync directory", self.storage.path(""), e))?;
+            sync()?;
         }
         Ok(())
     }
