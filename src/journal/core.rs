@@ -16,6 +16,7 @@ use super::view::View;
 use super::visible::{Ended, Visible};
 use super::wal::create::Segment;
 use super::wal::recover::Mend;
+use super::wal::segment::{FIXED_ROOM, FOOTER_BYTES, OPENED_BYTES};
 
 /// The shared part of a journal.
 ///
@@ -65,11 +66,16 @@ impl Decided {
     pub(crate) fn mend_bytes(&self) -> u64 {
         let mark = match self.mend {
             Mend::Nothing | Mend::Zeros { then_mark: None, .. } => 0,
-            Mend::Mark { .. } | Mend::Zeros { then_mark: Some(_), .. } => {
-                super::wal::segment::OPENED_BYTES
-            }
+            Mend::Mark { .. } | Mend::Zeros { then_mark: Some(_), .. } => OPENED_BYTES,
         };
         mark as u64
+    }
+
+    /// Whether a footer, and the mark after it, leave what endings need.
+    pub(crate) fn may_close(&self) -> bool {
+        let close = (FOOTER_BYTES + OPENED_BYTES) as u64;
+        let kept = FIXED_ROOM + self.population.endings();
+        self.offset + self.mend_bytes() + close + kept <= self.segment.bytes
     }
 }
 

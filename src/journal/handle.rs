@@ -303,6 +303,9 @@ impl Inner {
         let sealed = match core.failed() {
             Some(error) => Err(error),
             None if !joined => Err(JournalError::Poisoned { cause: "the writer panicked".into() }),
+            // Closing and opening again and again must not eat what endings
+            // need on a full disk: the next open merely looks closer.
+            None if !decided.may_close() => Ok(()),
             None => match core.seal(&mut decided, 0) {
                 // No room for a footer: nothing is lost, the next open merely looks closer.
                 Err(JournalError::Io { .. }) | Ok(()) => Ok(()),

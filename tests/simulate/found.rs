@@ -141,3 +141,27 @@ fn a_removed_segment_comes_back() {
         holds(1, operations);
     }
 }
+
+/// Each clean close writes a footer, and what is written after it a mark. On a
+/// full disk they ate, close by close, the room that is kept for endings, until
+/// an ending was refused. (Seed 89949.)
+#[test]
+fn closing_and_opening_leaves_room_for_endings() {
+    for seed in 0..40 {
+        let mut operations = vec![change(8, seed), close(None), Operation::Full { left: 5000 }];
+        for number in 0..4 {
+            operations.push(change(1, seed * 12 + number));
+            operations.push(close(None));
+        }
+        operations.push(change(1, seed * 12 + 5));
+        operations.push(change(1, seed * 12 + 6));
+        holds(2048, operations);
+    }
+    let closed = |seed| [change(1, seed), close(None)];
+    let mut operations = vec![change(8, 3998497955482594744), close(None)];
+    operations.push(Operation::Full { left: 5000 });
+    operations.extend(closed(9605716267813628823));
+    operations.extend(closed(853629346576529045));
+    operations.extend([change(1, 5066077313539497398), change(1, 4378475110463931701)]);
+    holds(2048, operations);
+}
