@@ -77,5 +77,5 @@ pub use time::Timestamp;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::journal::fuzzing::{frame, lifecycle};
+    pub use crate::journal::fuzzing::{frame, lifecycle, salvage, segment};
 }

@@ -49,6 +49,8 @@ pub(super) enum Command {
     Events(Events),
     /// Read the whole store, and check that everything in it fits together
     Verify,
+    /// Rebuild a store from whatever can still be read of a damaged one, which is not written to
+    Salvage(Salvage),
     /// Drop the oldest events; atoms that exist are never forgotten
     Compact(Compact),
     /// Show how large the journal is, and how it fares
@@ -75,6 +77,7 @@ impl Command {
             | Self::Events(_)
             | Self::Verify
             | Self::Compact(_)
+            | Self::Salvage(_)
             | Self::Stats(_)
             | Self::Lifecycle(_)
             | Self::Completions(_)
@@ -221,6 +224,16 @@ pub(super) struct Events {
     #[arg(long, value_name = "SEQ")]
     pub(super) since: Option<u64>,
     /// One JSON object per event and line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Salvage {
+    /// Where the new store is made: a directory that is empty, or not there yet
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(super) into: PathBuf,
+    /// As one JSON object, on one line
     #[arg(long)]
     pub(super) json: bool,
 }

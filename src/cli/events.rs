@@ -77,19 +77,20 @@ fn show(record: &Record, json: bool, out: &mut impl Write) -> Result<(), Failure
         let mut object = Map::new();
         object.insert("seq".into(), record.seq.into());
         object.insert("at".into(), record.at.to_string().into());
-        object.insert("atom".into(), record.atom.to_string().into());
+        object.insert("atom".into(), about(record).map(|(atom, _)| atom).into());
         object.insert("event".into(), record.event_name().into());
-        object.insert("state".into(), record.state.as_str().into());
+        object.insert("state".into(), about(record).map(|(_, state)| state).into());
         object.extend(particulars.into_iter().map(|(key, value)| (key.to_owned(), value)));
         return output::json_line(out, &object);
     }
+    let (atom, state) = about(record).unwrap_or_else(|| ("-".to_owned(), "-"));
     let mut line = format!(
-        "{:>6}  {}  {}  {:<13}  {:<8}",
+        "{:>6}  {}  {:<36}  {:<13}  {:<8}",
         record.seq,
         record.at,
-        record.atom,
+        atom,
         record.event_name(),
-        record.state,
+        state,
     );
     for (key, value) in particulars {
         match &value {
@@ -107,6 +108,16 @@ fn show(record: &Record, json: bool, out: &mut impl Write) -> Result<(), Failure
     Ok(out.write_all(line.as_bytes())?)
 }
 
+/// The atom that an event is about, and the state it led to; a lost one is about none.
+fn about(record: &Record) -> Option<(String, &'static str)> {
+    match record.fact {
+        Fact::Lost => None,
+        Fact::Created(_) | Fact::Happened { .. } | Fact::RetryPlanned(_) | Fact::RetryDropped => {
+            Some((record.atom.to_string(), record.state.as_str()))
+        }
+    }
+}
+
 /// What an event says beside its name and the state it led to.
 fn particulars(fact: &Fact) -> Vec<(&'static str, Value)> {
     match fact {
@@ -121,7 +132,7 @@ fn particulars(fact: &Fact) -> Vec<(&'static str, Value)> {
         Fact::RetryPlanned(planned) => {
             vec![("retry", json!(planned.id)), ("due", json!(planned.due))]
         }
-        Fact::RetryDropped => Vec::new(),
+        Fact::RetryDropped | Fact::Lost => Vec::new(),
         Fact::Happened { event, note } => {
             let mut particulars = of_event(event);
             particulars.push(("detail", json!(note.detail)));

@@ -21,6 +21,7 @@ mod output;
 mod ps;
 mod rm;
 mod run;
+mod salvage;
 mod stats;
 mod status;
 mod stop;
@@ -65,6 +66,7 @@ fn dispatch(args: Args) -> Result<u8, Failure> {
         Command::Events(events) => events::events(store, &events),
         Command::Verify => verify::verify(store),
         Command::Compact(compact) => compact::compact(store, &compact),
+        Command::Salvage(salvage) => salvage::salvage(store, &salvage),
         Command::Stats(stats) => stats::stats(store, &stats),
         Command::Lifecycle(lifecycle) => lifecycle::lifecycle(&lifecycle),
         Command::Completions(completions) => generate::completions(&completions),

@@ -70,7 +70,9 @@ impl Draft<'_> {
         let need = match &record.fact {
             Fact::Created(_) => Need::Creating,
             Fact::Happened { .. } if !state.is_live() => Need::Ending,
-            Fact::Happened { .. } | Fact::RetryPlanned(_) | Fact::RetryDropped => Need::Living,
+            Fact::Happened { .. } | Fact::RetryPlanned(_) | Fact::RetryDropped | Fact::Lost => {
+                Need::Living
+            }
         };
         self.need = self.need.max(need);
         self.entries.push(Entry { record: Arc::new(record), payload, before });
@@ -97,7 +99,7 @@ impl Drop for Draft<'_> {
 /// Brings a fact within the limits that the reserve is made for.
 fn bounded(fact: Fact) -> Result<Fact, JournalError> {
     match fact {
-        Fact::Created(_) | Fact::RetryPlanned(_) | Fact::RetryDropped => Ok(fact),
+        Fact::Created(_) | Fact::RetryPlanned(_) | Fact::RetryDropped | Fact::Lost => Ok(fact),
         Fact::Happened { event, note } => {
             if note.handle.as_ref().is_some_and(|handle| handle.len() > MAX_HANDLE_BYTES) {
                 return Err(JournalError::TooLarge { limit: MAX_HANDLE_BYTES });

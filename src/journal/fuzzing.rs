@@ -1,12 +1,14 @@
 //! What the fuzz targets and the replay of their corpora call.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::frame::{self, Place};
 use super::read::packed;
+use super::storage::MemoryStorage;
 use super::view::View;
 use super::wal::recover::Scan;
-use super::{Creation, Fact, Record, codec};
+use super::{Creation, Fact, Journal, JournalOptions, MemoryHistory, Record, codec};
 use crate::atom::{AtomId, AtomSpec};
 use crate::lifecycle::{Ending, Event, Evidence, Reason, State, StopCause, StopOrder, WaitStatus};
 use crate::time::Timestamp;
@@ -37,6 +39,48 @@ pub fn frame(bytes: &[u8]) {
         // Any answer is right, as long as there is one.
         let _ = scan.events();
     }
+}
+
+/// Any bytes as the file of a damaged store.
+pub fn salvage(bytes: &[u8]) {
+    super::salvage::fuzz(bytes);
+}
+
+/// Any bytes as the only segment of a store: it opens, or is refused with a typed
+/// error and left as it is; what opens can be written, closed and opened again.
+pub fn segment(bytes: &[u8]) {
+    let name = super::wal::segment::name(1);
+    let memory = MemoryStorage::new();
+    memory.put(&name, bytes.to_vec());
+    let open = || {
+        let options = JournalOptions::default().segment_bytes(1 << 12).must_exist(true);
+        Journal::open(Arc::new(memory.clone()), Arc::new(MemoryHistory::new()), options)
+    };
+    let Ok((journal, recovery)) = open() else {
+        assert_eq!(
+            memory.contents(&name).as_deref(),
+            Some(bytes),
+            "what is refused is not touched"
+        );
+        return;
+    };
+    let records = journal.read(1).expect("it can be read").count() as u64;
+    assert_eq!(records, recovery.events);
+    let created = Fact::Created(Creation {
+        engine: "fuzz".into(),
+        spec: Arc::new(AtomSpec::command("true")),
+        attempt: 1,
+        retry_of: None,
+    });
+    let appended = journal
+        .change(|draft| draft.append(AtomId::from_bytes([9; 16]), Timestamp::default(), created))
+        .is_ok_and(|(_, ticket)| ticket.wait().is_ok());
+    // A made-up snapshot opens, and is not what the events give.
+    let _ = journal.verify();
+    journal.close().expect("memory does not fail");
+    let (_, again) = open().expect("what was closed opens");
+    assert_eq!(again.events, recovery.events + u64::from(appended));
+    assert!(again.clean);
 }
 
 /// Any bytes as a sequence of events: what is accepted keeps the invariants,

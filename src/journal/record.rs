@@ -25,13 +25,14 @@ pub struct Record {
 
 impl Record {
     /// The name of the fact, as `caesium events` prints it: `created`,
-    /// `retry_planned`, `retry_dropped`, or the name of the lifecycle event.
+    /// `retry_planned`, `retry_dropped`, `lost`, or the name of the lifecycle event.
     pub fn event_name(&self) -> &'static str {
         match &self.fact {
             Fact::Created(_) => "created",
             Fact::Happened { event, .. } => event.kind().as_str(),
             Fact::RetryPlanned(_) => "retry_planned",
             Fact::RetryDropped => "retry_dropped",
+            Fact::Lost => "lost",
         }
     }
 }
@@ -54,6 +55,9 @@ pub enum Fact {
     RetryPlanned(PlannedRetry),
     /// It will not be tried again after all.
     RetryDropped,
+    /// What was here could not be read when the journal was salvaged. It is about
+    /// no atom that is known: those of the record and its state mean nothing.
+    Lost,
 }
 
 impl From<Event> for Fact {

@@ -72,6 +72,8 @@ impl View {
             }
             Fact::RetryPlanned(planned) => self.plan_retry(id, Some(*planned)),
             Fact::RetryDropped => self.plan_retry(id, None),
+            // It is only in what a salvage has kept, which is not folded.
+            Fact::Lost => Err(Unfit::NoSuchAtom(id)),
         }
     }
 
@@ -107,19 +109,7 @@ impl View {
             }
             *replaced = Atom::from(Known { planned_retry: None, replaced_by: Some(id), ..known });
         }
-        let atom = Atom::from(Known {
-            id,
-            engine: creation.engine.clone(),
-            spec: creation.spec.clone(),
-            life: Life::created(at),
-            detail: None,
-            handle: None,
-            usage: None,
-            attempt: creation.attempt,
-            retry_of: creation.retry_of,
-            replaced_by: None,
-            planned_retry: None,
-        });
+        let atom = Atom::from(born(id, at, creation));
         self.atoms.insert(id, atom.clone());
         Ok(atom)
     }
@@ -212,7 +202,25 @@ impl View {
     }
 }
 
-fn noted(known: &Known, life: Life, note: &Note) -> Known {
+/// An atom that has just come to be.
+pub(crate) fn born(id: AtomId, at: Timestamp, creation: &Creation) -> Known {
+    Known {
+        id,
+        engine: creation.engine.clone(),
+        spec: creation.spec.clone(),
+        life: Life::created(at),
+        detail: None,
+        handle: None,
+        usage: None,
+        attempt: creation.attempt,
+        retry_of: creation.retry_of,
+        replaced_by: None,
+        planned_retry: None,
+    }
+}
+
+/// What is known of an atom after an event.
+pub(crate) fn noted(known: &Known, life: Life, note: &Note) -> Known {
     Known {
         life,
         detail: note.detail.clone().or_else(|| known.detail.clone()),

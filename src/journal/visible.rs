@@ -84,7 +84,9 @@ impl Visible {
             // A retry changes the atom that it replaces, too.
             let replaced = match &record.fact {
                 Fact::Created(creation) => creation.retry_of,
-                Fact::Happened { .. } | Fact::RetryPlanned(_) | Fact::RetryDropped => None,
+                Fact::Happened { .. } | Fact::RetryPlanned(_) | Fact::RetryDropped | Fact::Lost => {
+                    None
+                }
             };
             for atom in [Some(record.atom), replaced].into_iter().flatten() {
                 if let Some(waiters) = seen.waiters.get(&atom) {

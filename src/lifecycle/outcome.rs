@@ -108,6 +108,8 @@ pub enum Reason {
     IdentityMismatch,
     /// The driver reported a state that the engine does not define.
     UndefinedState,
+    /// Events of its life were lost: what is left of them does not add up.
+    EventsLost,
 }
 
 named!(Reason, "reason", {
@@ -135,6 +137,7 @@ named!(Reason, "reason", {
     UnexpectedProcess => "unexpected_process",
     IdentityMismatch => "identity_mismatch",
     UndefinedState => "undefined_state",
+    EventsLost => "events_lost",
 });
 
 /// What the kernel reported of a process that ended: wait(2).

@@ -95,6 +95,12 @@ impl Store {
     }
 }
 
+/// Makes the directory `path` a store that is a copy of the one at `original`:
+/// nothing of what its journal calls live was started from it.
+pub(crate) fn mark_as_copy(path: &Path, original: &Path) -> Result<(), Error> {
+    Format::new(directory::identity(original)?).write(path)
+}
+
 /// The directory of what belongs to atoms.
 const ATOMS: &str = "atoms";
 

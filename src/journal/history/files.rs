@@ -180,6 +180,11 @@ pub(super) fn encode_head(head: Head) -> [u8; HEAD_BYTES] {
     bytes
 }
 
+/// How far a history reached, by the bytes of its head, if they are whole.
+pub(crate) fn head_of(bytes: &[u8]) -> Option<Head> {
+    Installed::decode(bytes).ok().map(|installed| installed.head)
+}
+
 impl HeadFile {
     pub(super) fn beside(dir: &Path) -> Self {
         Self { path: beside(dir, ".head") }

@@ -14,6 +14,7 @@ use crate::text::named;
 
 pub use self::sled::SledHistory;
 pub use base::Base;
+pub(crate) use files::head_of;
 pub use memory::MemoryHistory;
 pub(crate) use packing::Packing;
 

@@ -1,0 +1,160 @@
+//! All that is found in the files of a journal.
+
+use std::collections::BTreeMap;
+
+use super::carve::Finder;
+use super::choose::{Candidate, Candidates, Place};
+use super::lives::Snapshot;
+use crate::atom::Known;
+use crate::journal::frame::{HEADER_BYTES, Header, Kind};
+use crate::journal::wal::segment::{SegmentHeader, SnapshotEnd};
+use crate::journal::{CHUNK_BYTES, Fact, Record, codec};
+
+/// What was found so far.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) events: Candidates,
+    /// By the last event before each.
+    pub(super) snapshots: BTreeMap<u64, Snapshot>,
+    /// Long frames of which only the beginning is where it should be, and the file.
+    pub(super) headless: Vec<(usize, Header, Vec<u8>)>,
+    /// Whole frames, of any kind.
+    pub(super) frames: u64,
+    /// Frames that are whole and whose payload says nothing that is known.
+    pub(super) unknown: u64,
+    pub(super) newer: Option<u8>,
+    file: usize,
+    under_way: Option<UnderWay>,
+}
+
+/// A snapshot of which not everything was met yet.
+#[derive(Debug)]
+struct UnderWay {
+    seq: u64,
+    prev: u32,
+    /// How many atoms it has, if its header is whole and nothing after it is missing.
+    told: Option<u64>,
+    snapshot: Snapshot,
+}
+
+impl Gathered {
+    /// What comes is from another file.
+    pub(super) fn begin(&mut self, file: usize) {
+        self.flush();
+        self.file = file;
+    }
+
+    /// Nothing more comes from this file.
+    pub(super) fn flush(&mut self) {
+        let Some(UnderWay { seq, snapshot, .. }) = self.under_way.take() else { return };
+        let kept = self.snapshots.entry(seq).or_default();
+        if snapshot.complete {
+            *kept = snapshot;
+        } else if !kept.complete {
+            kept.atoms.extend(snapshot.atoms);
+        }
+    }
+
+    fn found(&mut self, header: Header, frame: &[u8], place: impl FnOnce() -> Place) {
+        self.frames += 1;
+        let payload = &frame[HEADER_BYTES..];
+        match header.kind {
+            Kind::Header => {
+                self.flush();
+                self.events.anchor(header.seq, header.prev);
+                // Nothing that an atom has a hand in is at the beginning of a file.
+                if let Place::File { offset: 0, .. } = place() {
+                    self.events.trust(header.seq);
+                }
+                let told: Option<SegmentHeader> = codec::decode(payload).ok();
+                self.under_way = Some(UnderWay {
+                    seq: header.seq,
+                    prev: header.crc,
+                    told: told.map(|told| told.atoms),
+                    snapshot: Snapshot::default(),
+                });
+            }
+            Kind::Atom => match codec::decode::<Known>(payload) {
+                Ok(known) => self.atom(header, known),
+                Err(_) => self.unknown += 1,
+            },
+            Kind::SnapshotEnd => {
+                let told: Option<SnapshotEnd> = codec::decode(payload).ok();
+                if let Some(one) = &mut self.under_way
+                    && one.seq == header.seq
+                {
+                    let all = one.snapshot.atoms.len() as u64;
+                    one.snapshot.complete = one.prev == header.prev
+                        && one.told == Some(all)
+                        && told.is_some_and(|told| told.atoms == all);
+                }
+                self.flush();
+            }
+            Kind::Event => {
+                self.flush();
+                match codec::decode::<Record>(payload) {
+                    Ok(record) if record.seq != header.seq || record.seq == 0 => self.unknown += 1,
+                    // It was lost before.
+                    Ok(Record { fact: Fact::Lost, .. }) => {
+                        self.events.anchor(header.seq, header.crc);
+                    }
+                    Ok(_) => {
+                        let Header { crc, prev, seq, .. } = header;
+                        self.events.add(seq, Candidate { crc, prev, place: place() });
+                    }
+                    Err(_) => self.unknown += 1,
+                }
+            }
+            Kind::Footer => {
+                self.flush();
+                self.events.anchor(header.seq, header.prev);
+            }
+            Kind::Opened => self.flush(),
+        }
+    }
+
+    fn atom(&mut self, header: Header, known: Known) {
+        if self.under_way.as_ref().is_some_and(|one| one.seq != header.seq) {
+            self.flush();
+        }
+        let one = self.under_way.get_or_insert_with(|| UnderWay {
+            seq: header.seq,
+            prev: 0,
+            told: None,
+            snapshot: Snapshot::default(),
+        });
+        if one.prev != header.prev {
+            one.told = None;
+        }
+        one.prev = header.crc;
+        one.snapshot.atoms.push(known);
+    }
+}
+
+impl Finder for Gathered {
+    fn frame(&mut self, offset: u64, header: Header, frame: &[u8]) {
+        let file = self.file;
+        self.found(header, frame, || Place::File { file, offset, length: frame.len() });
+    }
+
+    fn stitched(&mut self, header: Header, frame: Vec<u8>) {
+        let place = Place::Memory(frame.clone());
+        self.found(header, &frame, || place);
+    }
+
+    fn headless(&mut self, header: Header, beginning: &[u8]) {
+        if header.kind == Kind::Event && header.frame_bytes() > CHUNK_BYTES {
+            let known = self
+                .headless
+                .iter()
+                .any(|(_, other, bytes)| other.crc == header.crc && bytes.as_slice() == beginning);
+            if !known {
+                self.headless.push((self.file, header, beginning.to_vec()));
+            }
+        }
+    }
+
+    fn newer(&mut self, format: u8) {
+        self.newer = self.newer.max(Some(format));
+    }
+}
