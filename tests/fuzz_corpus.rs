@@ -37,6 +37,57 @@ fn every_lifecycle_seed_passes() {
     replay("lifecycle", caesium::fuzzing::lifecycle);
 }
 
+#[test]
+fn every_segment_seed_passes() {
+    make_broken_seeds();
+    replay("segment", caesium::fuzzing::segment);
+}
+
+#[test]
+fn every_salvage_seed_passes() {
+    make_broken_seeds();
+    replay("salvage", caesium::fuzzing::salvage);
+}
+
+/// A closed segment, the same while it was open, and what could become of it.
+fn make_broken_seeds() {
+    if std::env::var_os("UPDATE_CORPUS").is_none() {
+        return;
+    }
+    let store = Store::memory();
+    let (journal, _) = store.open_with(JournalOptions::default().segment_bytes(256)).unwrap();
+    append(&journal, id(1), created(AtomSpec::command("true").name("one"))).unwrap();
+    append(&journal, id(1), started()).unwrap();
+    append(&journal, id(1), lost()).unwrap();
+    let name = store.storage.list().unwrap().pop().unwrap();
+    let open = store.disk_twin().contents(&name).unwrap();
+    journal.close().unwrap();
+    let closed = store.disk_twin().contents(&name).unwrap();
+    let used = open.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let torn = [&open[..used - 20], &vec![0; open.len() - used + 20]].concat();
+    let mut flipped = closed.clone();
+    flipped[used / 2] ^= 8;
+    let mut zeroed = closed.clone();
+    zeroed[..60].fill(0);
+    // The same frames twice, in no order, and not at the beginning of a file.
+    let scattered = [&[7; 100][..], &closed[used / 3..used], &closed[..used], &flipped].concat();
+    let seeds = [
+        ("open", &open),
+        ("closed", &closed),
+        ("torn", &torn),
+        ("flipped", &flipped),
+        ("zeroed", &zeroed),
+        ("scattered", &scattered),
+    ];
+    for target in ["segment", "salvage"] {
+        let dir = corpus(target);
+        fs::create_dir_all(&dir).unwrap();
+        for (name, seed) in seeds {
+            fs::write(dir.join(name), seed).unwrap();
+        }
+    }
+}
+
 /// A segment, its frames one by one, and two broken ones.
 fn make_seeds() {
     if std::env::var_os("UPDATE_CORPUS").is_none() {

@@ -136,22 +136,33 @@ pub(super) fn in_log(header: Header, beginning: &[u8], files: &[Vec<u8>]) -> Opt
     if header.frame_bytes() <= CHUNK_BYTES || beginning.len() < CHUNK_BYTES {
         return None;
     }
-    let mut found: Vec<Vec<u8>> = vec![beginning[..CHUNK_BYTES].to_vec()];
-    for (number, part) in parts(header).enumerate().skip(1) {
-        // Pages leave out what their keys have in common: the end of the key is always there.
-        let mut needle = header.seq.to_be_bytes()[6..].to_vec();
-        needle.extend_from_slice(&u32::try_from(number).ok()?.to_be_bytes());
-        needle.extend_from_slice(&length(part));
-        let mut values: Vec<&[u8]> = Vec::new();
-        for file in files {
-            let places = file.windows(needle.len()).enumerate();
-            for (at, _) in places.filter(|(_, window)| *window == needle) {
-                let value = file.get(at + needle.len()..at + needle.len() + part);
-                values.extend(value.filter(|value| !values.contains(value)));
+    // Pages leave out what their keys have in common: the end of the key is always there,
+    // the last of the event's number and then the number of the part.
+    let [.., high, low] = header.seq.to_be_bytes();
+    let told: Vec<Vec<u8>> = parts(header).map(length).collect();
+    let sizes: Vec<usize> = parts(header).collect();
+    let mut values: Vec<Vec<&[u8]>> = vec![Vec::new(); sizes.len()];
+    for file in files {
+        for (at, _) in file.iter().enumerate().filter(|(_, byte)| **byte == high) {
+            let Some([_, second, 0, 0, a, b]) = file.get(at..at + 6) else { continue };
+            let part = usize::from(u16::from_be_bytes([*a, *b]));
+            if *second != low || part == 0 || part >= sizes.len() {
+                continue;
+            }
+            let start = at + 6 + told[part].len();
+            let value = file.get(start..start + sizes[part]);
+            // Copies of one value are the same; few others can look like one.
+            if let Some(value) = value
+                && file[at + 6..].starts_with(&told[part])
+                && values[part].len() < 4
+                && !values[part].contains(&value)
+            {
+                values[part].push(value);
             }
         }
-        // Copies of one value are the same; few others can look like one.
-        values.truncate(4);
+    }
+    let mut found: Vec<Vec<u8>> = vec![beginning[..CHUNK_BYTES].to_vec()];
+    for values in &values[1..] {
         found = found
             .iter()
             .flat_map(|front| values.iter().map(move |value| [front, *value].concat()))

@@ -197,7 +197,10 @@ fn gather(paths: &[PathBuf], files: &[File], problems: &mut Vec<String>) -> Gath
 /// Finds the pieces of frames that were packed in several values.
 fn put_together(missing: &[(usize, frame::Header, Vec<u8>)], files: &[File], found: &mut Gathered) {
     use self::carve::Finder;
-    let contents: Vec<Vec<u8>> = files.iter().map(whole).collect();
+    let mut contents: Vec<Vec<u8>> = Vec::new();
+    let mut of: Vec<usize> = missing.iter().map(|(file, ..)| *file).collect();
+    of.dedup();
+    contents.extend(of.into_iter().filter_map(|file| files.get(file)).map(whole));
     for (_, header, beginning) in missing {
         if found.events.has(header.seq, header.crc) {
             continue;
