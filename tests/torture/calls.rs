@@ -83,7 +83,7 @@ struct Scene {
     orders: Orders,
 }
 
-/// A new store; and one that a killed host has left, history and all.
+/// A new store, one that was closed, and one that a killed host has left.
 fn scenes() -> Vec<Scene> {
     let orders = Orders {
         round: 0,
@@ -93,22 +93,30 @@ fn scenes() -> Vec<Scene> {
         read_first: false,
         end: End::Close,
     };
-    let dir = fast();
-    let mut witness = Witness::default();
-    let first = Orders { end: End::Park, lives: 30, ..orders.clone() };
-    let mut host = Host::start(command(&[], dir.path(), &first.text()));
-    let heard = host.listen(PATIENCE, |line| {
-        witness.hear(line);
-        line == "parked"
-    });
-    assert_eq!(heard, Heard::Enough);
-    packed(dir.path());
-    host.kill();
-    host.end();
+    let left = |end: End| {
+        let dir = fast();
+        let mut witness = Witness::default();
+        let first = Orders { end: End::Park, lives: 30, ..orders.clone() };
+        let mut host = Host::start(command(&[], dir.path(), &first.text()));
+        let heard = host.listen(PATIENCE, |line| {
+            witness.hear(line);
+            line == "parked"
+        });
+        assert_eq!(heard, Heard::Enough);
+        packed(dir.path());
+        host.kill();
+        host.end();
+        if end == End::Close {
+            let verdict = witness.check(dir.path(), SEGMENT_BYTES);
+            assert!(verdict.is_good(), "{verdict:?}");
+        }
+        Some((dir, witness))
+    };
     let again = Orders { round: 1, lives: 10, read_first: true, ..orders.clone() };
     vec![
-        Scene { name: "a new store", template: None, orders },
-        Scene { name: "an old store", template: Some((dir, witness)), orders: again },
+        Scene { name: "a new store", template: None, orders: orders.clone() },
+        Scene { name: "a closed store", template: left(End::Close), orders: again.clone() },
+        Scene { name: "a killed host's store", template: left(End::Park), orders: again },
     ]
 }
 
@@ -220,19 +228,26 @@ fn try_it(scene: &Scene, trial: &Trial<'_>, row: &mut Row) -> Result<bool, Strin
     Ok(hit)
 }
 
-/// Every call in the long form; in the short one ever fewer.
-fn nexts() -> impl Fn(u64) -> u64 {
-    let every = is_long();
-    move |nth| if every { nth + 1 } else { nth * 4 + 1 }
+fn each_call(calls: &[&str], how: &str, then_cut: bool, kind: &str) {
+    // In the short form ever fewer.
+    let next = |nth| if is_long() { nth + 1 } else { nth * 4 + 1 };
+    each_call_of(&scenes(), next, calls, how, then_cut, kind);
 }
 
-fn each_call(calls: &[&str], how: &str, then_cut: bool, kind: &str) {
+fn each_call_of(
+    scenes: &[Scene],
+    next: impl Fn(u64) -> u64,
+    calls: &[&str],
+    how: &str,
+    then_cut: bool,
+    kind: &str,
+) {
     let shim = match Shim::build() {
         Ok(shim) => shim,
         Err(lacking) => return skip(&format!("{kind}: {lacking}")),
     };
-    let (mut row, next) = (Row::new(kind), nexts());
-    for scene in scenes() {
+    let mut row = Row::new(kind);
+    for scene in scenes {
         for call in calls {
             let mut nth = 1;
             // What threads do differs a little from run to run: one miss is not the end.
@@ -249,7 +264,7 @@ fn each_call(calls: &[&str], how: &str, then_cut: bool, kind: &str) {
                     deadly: how == "kill",
                     then_cut,
                 };
-                match try_it(&scene, &trial, &mut row) {
+                match try_it(scene, &trial, &mut row) {
                     Ok(hit) => missed = if hit { 0 } else { missed + 1 },
                     Err(lacking) => return skip(&format!("{kind}: {lacking}")),
                 }
@@ -268,6 +283,14 @@ fn whichever_call_fails_once_nothing_acknowledged_is_lost() {
 #[test]
 fn whichever_call_fails_from_then_on_nothing_acknowledged_is_lost() {
     each_call(&CALLS, "forever", false, "each call fails from then on");
+}
+
+/// sled takes a read that fails for the end of what it has, and cuts the rest away.
+#[test]
+fn whichever_read_fails_while_the_history_is_opened_it_is_there_afterwards() {
+    let closed = &scenes()[1..2];
+    let kind = "each read of a closed store fails once";
+    each_call_of(closed, |nth| nth + 1, &["read"], "once", false, kind);
 }
 
 #[test]

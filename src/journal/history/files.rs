@@ -352,7 +352,12 @@ pub(super) fn sync_tree(dir: &Path) -> Result<(), JournalError> {
 /// Copies the files to where sled may do to them what it likes.
 pub(super) fn copy_for_proof(dir: &Path) -> Result<PathBuf, JournalError> {
     let copy = beside(dir, ".new");
-    remove_tree(&copy)?;
+    copy_tree(dir, &copy)?;
+    Ok(copy)
+}
+
+fn copy_tree(dir: &Path, copy: &Path) -> Result<(), JournalError> {
+    remove_tree(copy)?;
     let make = |path: &Path| {
         fs::DirBuilder::new()
             .mode(0o700)
@@ -360,7 +365,7 @@ pub(super) fn copy_for_proof(dir: &Path) -> Result<PathBuf, JournalError> {
             .create(path)
             .map_err(io("cannot create", path))
     };
-    make(&copy)?;
+    make(copy)?;
     for (name, from) in walk(dir).map_err(io("cannot read history", dir))? {
         let to = copy.join(name);
         if let Some(parent) = to.parent() {
@@ -368,17 +373,50 @@ pub(super) fn copy_for_proof(dir: &Path) -> Result<PathBuf, JournalError> {
         }
         fs::copy(&from, &to).map_err(io("cannot copy to", &to))?;
     }
-    Ok(copy)
+    Ok(())
 }
 
-/// Puts the proven copy in place of the original.
+/// Keeps a copy of what was proven until sled has opened it. It need not be
+/// durable: after a crash the files themselves are judged.
+pub(super) fn set_aside(dir: &Path) -> Result<(), JournalError> {
+    let old = beside(dir, ".old");
+    match copy_tree(dir, &old) {
+        // Without room for two there must be a way to read the one.
+        Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+            remove_tree(&old)
+        }
+        other => other,
+    }
+}
+
+/// Puts what was proven back in place, if it was kept.
+pub(super) fn restore(dir: &Path) -> Result<(), JournalError> {
+    let old = beside(dir, ".old");
+    if !old.exists() {
+        return Ok(());
+    }
+    // A copy is as good as the files only once it is as durable.
+    sync_tree(&old)?;
+    let spoilt = beside(dir, ".new");
+    remove_tree(&spoilt)?;
+    fs::rename(dir, &spoilt).map_err(io("cannot rename", dir))?;
+    fs::rename(&old, dir).map_err(io("cannot rename", &old))?;
+    sync_parent(dir)?;
+    remove_tree(&spoilt)
+}
+
+/// Removes what was kept.
+pub(super) fn remove_old(dir: &Path) -> Result<(), JournalError> {
+    remove_tree(&beside(dir, ".old"))
+}
+
+/// Puts the proven copy in place of the original, which is kept beside it.
 pub(super) fn exchange(dir: &Path, copy: &Path) -> Result<(), JournalError> {
     let old = beside(dir, ".old");
     remove_tree(&old)?;
     fs::rename(dir, &old).map_err(io("cannot rename", dir))?;
     fs::rename(copy, dir).map_err(io("cannot rename", copy))?;
-    sync_parent(dir)?;
-    remove_tree(&old)
+    sync_parent(dir)
 }
 
 /// Takes up an exchange that was interrupted: between its two renames the original goes back.

@@ -174,18 +174,34 @@ impl SledHistory {
                 return Err(trouble);
             }
             files::exchange(&dir, &copy)?;
+        } else {
+            files::set_aside(&dir)?;
         }
-        // From here on sled changes the files.
-        files::forget_sums(&dir)?;
-        let mut opened = open_files(&dir)?;
-        let last = last_of(&opened)?;
-        // After a cut of everything there is nothing.
-        let told = (head.last >= head.first).then_some((head.last, head.chain));
-        if last != told {
-            let found = last.map_or(0, |(seq, _)| seq);
-            let problem = format!("it ends with event {found}, and should with {}", head.last);
-            discard(opened);
-            return Err(Trouble::Damage(problem));
+        // From here on sled changes the files, and takes a read that fails for
+        // damage that it may cut away: so what was proven stays until it is open.
+        let opened = caught(|| {
+            files::forget_sums(&dir)?;
+            let opened = open_files(&dir)?;
+            let last = last_of(&opened)?;
+            // After a cut of everything there is nothing.
+            let told = (head.last >= head.first).then_some((head.last, head.chain));
+            if last != told {
+                let found = last.map_or(0, |(seq, _)| seq);
+                let problem = format!("it ends with event {found}, and should with {}", head.last);
+                discard(opened);
+                return Err(Trouble::Damage(problem));
+            }
+            Ok(opened)
+        });
+        let mut opened = match opened {
+            Ok(opened) => opened,
+            Err(trouble) => {
+                files::restore(&dir)?;
+                return Err(trouble);
+            }
+        };
+        if let Err(error) = files::remove_old(&dir) {
+            tracing::warn!(%error, "what the history was before it was opened takes room");
         }
         opened.head = Some(head);
         opened.generation = generation;
