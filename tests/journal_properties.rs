@@ -11,7 +11,8 @@ use caesium::Durability;
 use caesium::atom::AtomSpec;
 use caesium::journal::storage::{Crash, Keep, MemoryStorage};
 use caesium::journal::{
-    Fact, Journal, JournalError, JournalOptions, MemoryHistory, Record, Subscription, Ticket, View,
+    Fact, Journal, JournalError, JournalOptions, MemoryHistory, Record, Retention, Subscription,
+    Ticket, View,
 };
 use caesium::lifecycle::Event;
 use common::*;
@@ -33,6 +34,8 @@ enum Transition {
     Take,
     /// Verifies everything.
     Verify,
+    /// Drops all but the newest events.
+    Compact { keep: u64 },
     /// Closes and opens again.
     Reopen,
     /// Kills the host, or cuts the power.
@@ -94,6 +97,7 @@ impl ReferenceStateMachine for Reference {
             1 => (1..100u64).prop_map(|from| Transition::Subscribe { from }),
             1 => Just(Transition::Take),
             1 => Just(Transition::Verify),
+            1 => (0..60u64).prop_map(|keep| Transition::Compact { keep }),
             1 => Just(Transition::Reopen),
             2 => (any::<u64>(), keep, sector)
                 .prop_map(|(seed, keep, sector)| Transition::Crash { seed, keep, sector }),
@@ -117,6 +121,8 @@ struct Store {
     tickets: Vec<Ticket>,
     subscription: Option<(Subscription, u64)>,
     made: u64,
+    /// The first event that compaction has left.
+    oldest: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -169,8 +175,12 @@ impl Store {
 
     fn read(&self, from: u64) {
         let recent = self.journal.recent_seq();
-        let mut next = from;
-        for record in self.journal.read(from).unwrap() {
+        if from < self.oldest {
+            let refused = self.journal.read(from).unwrap_err();
+            assert!(matches!(refused, JournalError::Compacted { .. }), "{refused}");
+        }
+        let mut next = from.max(self.oldest);
+        for record in self.journal.read(next).unwrap() {
             self.is_sent(&record.unwrap(), next);
             next += 1;
         }
@@ -194,7 +204,8 @@ impl Store {
             view.apply(id(sent.atom), at(sent.seconds), &sent.fact).unwrap();
         }
         self.journal.with_view(|found| assert_eq!(*found, view));
-        self.read(1);
+        assert_eq!(self.journal.oldest_seq().unwrap(), self.oldest);
+        self.read(self.oldest);
         self.journal.verify().unwrap();
     }
 }
@@ -226,6 +237,7 @@ impl StateMachineTest for Machine {
             tickets: Vec::new(),
             subscription: None,
             made: 100,
+            oldest: 1,
         }
     }
 
@@ -248,7 +260,7 @@ impl StateMachineTest for Machine {
             }
             Transition::Read { from } => store.read(from),
             Transition::Subscribe { from } => {
-                let from = from.min(store.sent.len() as u64 + 1);
+                let from = from.min(store.sent.len() as u64 + 1).max(store.oldest);
                 store.subscription = Some((store.journal.subscribe(from), from));
             }
             Transition::Take => {
@@ -265,7 +277,25 @@ impl StateMachineTest for Machine {
             }
             Transition::Verify => {
                 let verified = store.journal.verify().unwrap();
-                assert_eq!((verified.oldest, verified.events), (1, store.sent.len() as u64));
+                let kept = store.sent.len() as u64 + 1 - store.oldest;
+                assert_eq!((verified.oldest, verified.events), (store.oldest, kept));
+            }
+            Transition::Compact { keep } => {
+                // What nobody waited for is not acknowledged, and not counted.
+                store.wait();
+                let retention = Retention { max_events: Some(keep), ..Retention::EVERYTHING };
+                let compacted = store.journal.compact(&retention).unwrap();
+                let wanted = (store.sent.len() as u64 + 1).saturating_sub(keep);
+                assert_eq!(compacted.oldest, store.oldest.max(wanted));
+                store.oldest = compacted.oldest;
+                if let Some((mut subscription, next)) = store.subscription.take() {
+                    if next >= store.oldest {
+                        store.subscription = Some((subscription, next));
+                    } else if let Ok(Some(record)) = subscription.next(Some(Instant::now())) {
+                        // It had it in memory still.
+                        store.is_sent(&record, next);
+                    }
+                }
             }
             Transition::Reopen => {
                 store.journal.close().unwrap();

@@ -55,6 +55,8 @@ pub enum Operation {
     Poll,
     /// Verifies the whole journal.
     Verify,
+    /// Drops all but the newest `keep` events.
+    Compact { keep: u64 },
     /// Closes the journal, lets the machine crash or not, and opens it again.
     Close { crash: Option<Crash>, meanwhile: Option<Trouble> },
     /// Ends host or machine as they are, and opens the journal again.
@@ -120,7 +122,9 @@ fn operation(chance: &mut Chance, troubles: bool) -> Operation {
         68..71 => Operation::Read { from: chance.below(80) },
         71..73 => Operation::Subscribe { from: chance.below(80) },
         73..76 => Operation::Poll,
-        76..78 => Operation::Verify,
+        76 => Operation::Verify,
+        // Drawn beside the others, so that these stay what they were.
+        77 => Operation::Compact { keep: chance.clone().below(40) },
         78..83 => Operation::Close {
             crash: chance.one_in(3).then(|| crash(chance)),
             meanwhile: meanwhile(chance, troubles),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use caesium::atom::AtomId;
 use caesium::journal::storage::MemoryStorage;
-use caesium::journal::{Chunk, Head, History, JournalError, MemoryHistory};
+use caesium::journal::{Base, Chunk, Head, History, JournalError, MemoryHistory};
 use parking_lot::Mutex;
 
 /// The in-memory twin of the history, beside the disk it shares its power with.
@@ -17,7 +17,7 @@ pub struct Packed {
 
 #[derive(Debug, Default)]
 struct Told {
-    /// Which append from now on fails, and whether its chunks are there all the same.
+    /// Which append or cut from now on fails, and whether it was done all the same.
     fails: Option<(u64, bool)>,
     failures: u64,
 }
@@ -44,6 +44,28 @@ impl Packed {
         self.told.lock().failures
     }
 
+    /// Does something to the history, or fails, or does both.
+    fn failing(&self, act: impl FnOnce() -> Result<(), JournalError>) -> Result<(), JournalError> {
+        self.powered()?;
+        let mut told = self.told.lock();
+        match &mut told.fails {
+            Some((1, there)) => {
+                let there = *there;
+                told.fails = None;
+                told.failures += 1;
+                if there {
+                    act()?;
+                }
+                Err(JournalError::HistoryDamaged { problem: "injected".into() })
+            }
+            Some((nth, _)) => {
+                *nth -= 1;
+                act()
+            }
+            None => act(),
+        }
+    }
+
     fn powered(&self) -> Result<(), JournalError> {
         match self.disk.is_off() {
             true => Err(JournalError::HistoryDamaged { problem: "the power is gone".into() }),
@@ -59,26 +81,21 @@ impl History for Packed {
     }
 
     fn append(&self, chunks: &[Chunk]) -> Result<(), JournalError> {
+        self.failing(|| self.inner.append(chunks))
+    }
+
+    fn base(&self) -> Result<Option<Base>, JournalError> {
         self.powered()?;
-        let mut told = self.told.lock();
-        let mut fails = None;
-        if let Some((nth, there)) = &mut told.fails {
-            *nth -= 1;
-            if *nth == 0 {
-                fails = Some(*there);
-            }
-        }
-        if fails.is_some() {
-            told.fails = None;
-            told.failures += 1;
-        }
-        if fails != Some(false) {
-            self.inner.append(chunks)?;
-        }
-        match fails {
-            Some(_) => Err(JournalError::HistoryDamaged { problem: "injected".into() }),
-            None => Ok(()),
-        }
+        self.inner.base()
+    }
+
+    fn cut(
+        &self,
+        first: u64,
+        base: &Base,
+        going_on: &dyn Fn() -> bool,
+    ) -> Result<(), JournalError> {
+        self.failing(|| self.inner.cut(first, base, going_on))
     }
 
     fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError> {

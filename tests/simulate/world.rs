@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use caesium::atom::{AtomId, AtomSpec, PlannedRetry};
 use caesium::journal::storage::{Call, Crash, Keep, MemoryStorage};
 use caesium::journal::{
-    Creation, Fact, Journal, JournalError, JournalOptions, Note, Subscription, Ticket, View,
+    Creation, Fact, Journal, JournalError, JournalOptions, Note, Retention, Subscription, Ticket,
+    View,
 };
 use caesium::lifecycle::{
     Ending, Event, Evidence, Reason, State, StopCause, StopOrder, WaitStatus,
@@ -56,6 +57,7 @@ pub struct Figures {
     pub in_doubt_gone: u64,
     pub reported_cuts: u64,
     pub packed: u64,
+    pub compacted: u64,
     /// Stands for everything that was seen: the same seed gives the same.
     pub trace: u64,
 }
@@ -73,6 +75,7 @@ impl AddAssign for Figures {
         self.in_doubt_gone += other.in_doubt_gone;
         self.reported_cuts += other.reported_cuts;
         self.packed += other.packed;
+        self.compacted += other.compacted;
         self.trace = self.trace.rotate_left(5) ^ other.trace;
     }
 }
@@ -99,6 +102,10 @@ pub struct World {
     floor: u64,
     /// So many of it must be there even if the power is cut: less, with batched durability.
     durable: u64,
+    /// The first one that compaction has left.
+    oldest: u64,
+    /// Or this one, if the last compaction has failed.
+    doubtful_oldest: Option<u64>,
     tickets: Vec<Ticket>,
     subscription: Option<(Subscription, u64)>,
     /// What the next cut of the power leaves, and whether there will be one.
@@ -153,6 +160,8 @@ impl World {
             sent: Vec::new(),
             floor: 0,
             durable: 0,
+            oldest: 1,
+            doubtful_oldest: None,
             tickets: Vec::new(),
             subscription: None,
             cut: Crash { seed: 0, keep: Keep::Nothing, sector: 512 },
@@ -178,11 +187,13 @@ impl World {
             Operation::Pack => self.pack()?,
             Operation::Read { from } => self.read(*from)?,
             Operation::Subscribe { from } => {
-                let from = (*from).clamp(1, self.journal().recent_seq() + 1);
+                let recent = self.journal().recent_seq();
+                let from = (*from).min(recent + 1).max(self.oldest);
                 self.subscription = Some((self.journal().subscribe(from), from));
             }
             Operation::Poll => self.poll()?,
             Operation::Verify => self.verify()?,
+            Operation::Compact { keep } => self.compact(*keep)?,
             Operation::Close { crash, meanwhile } => {
                 self.close()?;
                 if !self.disk.is_off() {
@@ -351,11 +362,59 @@ impl World {
         Ok(())
     }
 
+    fn compact(&mut self, keep: u64) -> Result<(), Broken> {
+        let retention = Retention { max_events: Some(keep), ..Retention::EVERYTHING };
+        let recent = self.journal().recent_seq();
+        let wanted = self.oldest.max((recent + 1).saturating_sub(keep));
+        let compacted = self.journal().compact(&retention);
+        match compacted {
+            Ok(compacted) if compacted.oldest == wanted => {
+                self.figures.compacted += compacted.dropped;
+                self.oldest = wanted;
+            }
+            Ok(compacted) => {
+                return broken(Kind::Other, format!("{} is kept, not {wanted}", compacted.oldest));
+            }
+            // A power cut or a failure: either all of it or nothing happened.
+            Err(_) if self.troubled => self.doubtful_oldest = Some(wanted),
+            Err(error) => return broken(Kind::Other, format!("compacting failed: {error}")),
+        }
+        self.settle_oldest()?;
+        if self.subscription.as_ref().is_some_and(|(_, next)| *next < self.oldest) {
+            self.subscription = None;
+        }
+        Ok(())
+    }
+
+    /// Learns what became of a compaction that failed.
+    fn settle_oldest(&mut self) -> Result<(), Broken> {
+        match self.journal().oldest_seq() {
+            Ok(oldest) if oldest == self.oldest => {}
+            Ok(oldest) if self.doubtful_oldest == Some(oldest) => self.oldest = oldest,
+            Ok(oldest) => {
+                let what = format!("the oldest is {oldest} and should be {}", self.oldest);
+                return broken(Kind::Lost, what);
+            }
+            Err(_) if self.disk.is_off() => return Ok(()),
+            Err(error) => return broken(Kind::Other, format!("no oldest event: {error}")),
+        }
+        self.doubtful_oldest = None;
+        Ok(())
+    }
+
     // --- reading ---
 
     fn read(&mut self, from: u64) -> Result<(), Broken> {
         let recent = self.journal().recent_seq();
-        let mut next = from.max(1);
+        if from.max(1) < self.oldest {
+            match self.journal().read(from) {
+                Err(JournalError::Compacted { oldest, .. }) if oldest == self.oldest => {}
+                Err(_) if self.unreadable() => {}
+                Ok(_) => return broken(Kind::False, format!("{from} can be read, and is gone")),
+                Err(error) => return broken(Kind::Other, format!("reading {from}: {error}")),
+            }
+        }
+        let mut next = from.max(self.oldest);
         let records = match self.journal().read(next) {
             Ok(records) => records,
             Err(_) if self.unreadable() => return Ok(()),
@@ -546,7 +605,8 @@ impl World {
             if self.journal().with_view(View::clone) != self.folded()? {
                 return broken(Kind::Other, "the view is not what the events give");
             }
-            self.read(1)?;
+            self.settle_oldest()?;
+            self.read(self.oldest)?;
             return self.verify();
         }
     }
