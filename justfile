@@ -16,6 +16,10 @@ long:
     CAESIUM_KILL_ROUNDS=2000 cargo test --test host_killed -- --nocapture
     PROPTEST_CASES=100000 cargo test --test lifecycle_properties --test retry
 
+# The journal against power cuts, kills, full and failing disks and damage, in long forms: one table.
+torture:
+    scripts/torture
+
 # Writes the generated parts of docs/lifecycle.md anew.
 bless:
     CAESIUM_BLESS=1 cargo test --test lifecycle_docs
