@@ -388,6 +388,10 @@ impl World {
 
     /// Learns what became of a compaction that failed.
     fn settle_oldest(&mut self) -> Result<(), Broken> {
+        if self.disk.is_off() {
+            // The history cannot say; the log alone may know of older ones.
+            return Ok(());
+        }
         match self.journal().oldest_seq() {
             Ok(oldest) if oldest == self.oldest => {}
             Ok(oldest) if self.doubtful_oldest == Some(oldest) => self.oldest = oldest,
@@ -395,7 +399,6 @@ impl World {
                 let what = format!("the oldest is {oldest} and should be {}", self.oldest);
                 return broken(Kind::Lost, what);
             }
-            Err(_) if self.disk.is_off() => return Ok(()),
             Err(error) => return broken(Kind::Other, format!("no oldest event: {error}")),
         }
         self.doubtful_oldest = None;
@@ -409,7 +412,7 @@ impl World {
         if from.max(1) < self.oldest {
             match self.journal().read(from) {
                 Err(JournalError::Compacted { oldest, .. }) if oldest == self.oldest => {}
-                Err(_) if self.unreadable() => {}
+                Ok(_) | Err(_) if self.unreadable() => {}
                 Ok(_) => return broken(Kind::False, format!("{from} can be read, and is gone")),
                 Err(error) => return broken(Kind::Other, format!("reading {from}: {error}")),
             }
