@@ -92,6 +92,7 @@ fn scenes() -> Vec<Scene> {
         lives: 16,
         read_first: false,
         end: End::Close,
+        keep: 0,
     };
     let left = |end: End| {
         let dir = fast();
@@ -112,11 +113,13 @@ fn scenes() -> Vec<Scene> {
         }
         Some((dir, witness))
     };
+    let cutting = Orders { round: 2, keep: 40, ..orders.clone() };
     let again = Orders { round: 1, lives: 10, read_first: true, ..orders.clone() };
     vec![
         Scene { name: "a new store", template: None, orders: orders.clone() },
         Scene { name: "a closed store", template: left(End::Close), orders: again.clone() },
         Scene { name: "a killed host's store", template: left(End::Park), orders: again },
+        Scene { name: "a store that is cut", template: left(End::Close), orders: cutting },
     ]
 }
 
@@ -171,6 +174,7 @@ fn try_it(scene: &Scene, trial: &Trial<'_>, row: &mut Row) -> Result<bool, Strin
         }
         witness = told.clone();
         witness.acknowledged = 0;
+        witness.keep = scene.orders.keep;
     }
     let mut command = command(trial.under, &dir, &scene.orders.text());
     (trial.prepare)(&mut command);
@@ -202,6 +206,7 @@ fn try_it(scene: &Scene, trial: &Trial<'_>, row: &mut Row) -> Result<bool, Strin
         let (during, kind) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let allowed: &[&str] = match during {
             "append" => &["InDoubt", "Poisoned", "NoSpace"],
+            "compact" => &["Io", "NoSpace", "HistoryDamaged", "Poisoned"],
             "open" => &["Io"],
             "close" => &["Poisoned", "Io", "HistoryDamaged"],
             _ => &["Io", "HistoryDamaged", "Poisoned"],

@@ -6,13 +6,17 @@ use std::path::Path;
 use caesium::journal::{Journal, JournalError, Record};
 
 use super::table::Row;
-use super::work::{is_step, number, options};
+use super::work::{number, options, step_of};
 
 /// What a store must have: which step of which atom has which number.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Witness {
     events: BTreeMap<u64, (u64, u64)>,
     pub(super) acknowledged: u64,
+    /// How many events hosts keep when they cut; 0 where they never cut.
+    pub(super) keep: u64,
+    /// The oldest event, as a host that had cut the history said.
+    oldest: u64,
 }
 
 /// What is wrong with a store.
@@ -42,6 +46,9 @@ impl Verdict {
 impl Witness {
     /// Hears a line of a host; true when it is an acknowledgement.
     pub(super) fn hear(&mut self, line: &str) -> bool {
+        if let Some(oldest) = line.strip_prefix("oldest ") {
+            self.oldest = oldest.parse().unwrap();
+        }
         let Some(rest) = line.strip_prefix("ack ") else { return false };
         let fields: Vec<u64> = rest.split(' ').map_while(|field| field.parse().ok()).collect();
         let [seq, count, number, last] = fields[..] else { panic!("{line:?}") };
@@ -62,38 +69,53 @@ impl Witness {
         self.events.split_off(&(seq + 1));
     }
 
-    /// Compares what is there with what must be there: events from the first on.
-    pub(super) fn compare(&self, records: &[Record]) -> Verdict {
+    /// Compares what is there with what must be there: events from the first
+    /// that is kept.
+    pub(super) fn compare(&self, first: u64, records: &[Record]) -> Verdict {
         let mut verdict = Verdict::default();
         let mut lives: HashMap<u64, u64> = HashMap::new();
-        for (record, seq) in records.iter().zip(1..) {
-            let next = lives.entry(number(record.atom)).or_default();
-            if record.seq != seq || !is_step(record, *next) {
+        for (record, seq) in records.iter().zip(first..) {
+            let life = lives.entry(number(record.atom));
+            let step = step_of(record);
+            // Of an atom whose first steps were cut away any may be the next.
+            let next = *life.or_insert(if first == 1 { 0 } else { step.unwrap_or(0) });
+            if record.seq != seq || step != Some(next) {
                 verdict.wrong += 1;
                 verdict.problem.get_or_insert_with(|| format!("at {seq}, step {next}: {record:?}"));
             }
-            *next += 1;
-            if self.events.get(&seq).is_some_and(|told| *told != (number(record.atom), *next - 1)) {
+            lives.insert(number(record.atom), next + 1);
+            if self.events.get(&seq).is_some_and(|told| *told != (number(record.atom), next)) {
                 verdict.lost += 1;
                 verdict.problem.get_or_insert_with(|| format!("{seq} is another one: {record:?}"));
             }
         }
-        let kept = records.len() as u64;
-        verdict.lost += self.events.range(kept + 1..).count() as u64;
+        let newest = first - 1 + records.len() as u64;
+        verdict.lost += self.events.range(newest + 1..).count() as u64;
         if verdict.lost > 0 {
-            let newest = self.newest();
-            verdict.problem.get_or_insert_with(|| format!("{kept} of {newest} events are there"));
+            let told = self.newest();
+            verdict.problem.get_or_insert_with(|| format!("events up to {newest} of {told}"));
+        }
+        if first < self.oldest {
+            verdict.wrong += 1;
+            let oldest = self.oldest;
+            verdict
+                .problem
+                .get_or_insert_with(|| format!("cut to {oldest}, and begins with {first}"));
+        }
+        // What a host was told to keep is kept.
+        if first > 1 && first + self.keep > newest + 1 {
+            verdict.lost += first + self.keep - newest - 1;
+            verdict.problem.get_or_insert_with(|| format!("only {first} to {newest} are left"));
         }
         verdict
     }
 
     /// What is shown once must stay.
-    pub(super) fn learn(&mut self, records: &[Record]) {
-        let mut lives: HashMap<u64, u64> = HashMap::new();
+    fn learn(&mut self, records: &[Record]) {
         for record in records {
-            let next = lives.entry(number(record.atom)).or_default();
-            self.events.insert(record.seq, (number(record.atom), *next));
-            *next += 1;
+            if let Some(step) = step_of(record) {
+                self.events.insert(record.seq, (number(record.atom), step));
+            }
         }
     }
 
@@ -112,7 +134,8 @@ impl Witness {
         };
         let mut verdict = match all(&journal) {
             Ok(records) => {
-                let verdict = self.compare(&records);
+                let first = records.first().map_or(1, |record| record.seq);
+                let verdict = self.compare(first, &records);
                 self.learn(&records);
                 verdict
             }
@@ -134,5 +157,5 @@ impl Witness {
 }
 
 pub(super) fn all(journal: &Journal) -> Result<Vec<Record>, JournalError> {
-    journal.read(1)?.collect()
+    journal.read(journal.oldest_seq()?)?.collect()
 }

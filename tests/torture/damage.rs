@@ -59,6 +59,7 @@ fn make_templates(base: &Path) {
             lives,
             read_first: false,
             end,
+            keep: 0,
         };
         let mut host = Host::start(command(&[], &dir, &orders.text()));
         let mut told = String::new();
@@ -349,7 +350,7 @@ impl Stand<'_> {
                 let records = super::check::all(&journal);
                 let mut records = records.map_err(|error| format!("what went is lost: {error}"))?;
                 records.truncate(there as usize);
-                let compared = self.witness.compare(&records);
+                let compared = self.witness.compare(1, &records);
                 if !compared.is_good() {
                     return Err(format!("what went was not the same: {compared:?}"));
                 }
@@ -375,7 +376,7 @@ impl Stand<'_> {
         }
         let mut witness = self.witness.clone();
         witness.forget_after(records.len() as u64);
-        let compared = witness.compare(&records);
+        let compared = witness.compare(1, &records);
         if !compared.is_good() {
             return Err(format!("it reads what is not so: {compared:?}"));
         }

@@ -11,8 +11,11 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(super) struct Disk {
     dir: TempDir,
+    /// The file below; every cut leaves one of its own.
+    image: PathBuf,
     kind: &'static str,
     mounted: bool,
+    cuts: u32,
 }
 
 /// Where files are fast: nothing in these tests rests on the disk below.
@@ -47,7 +50,7 @@ impl Disk {
             run(&format!("mkfs.{kind}"), &arguments)?;
         }
         std::fs::create_dir(dir.path().join("mount")).unwrap();
-        let mut disk = Self { dir, kind, mounted: false };
+        let mut disk = Self { dir, image, kind, mounted: false, cuts: 0 };
         disk.mount()?;
         Ok(disk)
     }
@@ -66,7 +69,7 @@ impl Disk {
     }
 
     pub(super) fn mount(&mut self) -> Result<(), String> {
-        let (image, mount) = (self.dir.path().join("image"), self.path());
+        let mount = self.path();
         // Nothing that was not asked for is written in the background while a round lasts.
         let options = match self.kind {
             "ext4" => "loop,commit=600",
@@ -75,7 +78,7 @@ impl Disk {
         };
         let kind = self.kind.as_ref();
         let options = ["-t".as_ref(), kind, "-o".as_ref(), options.as_ref()];
-        run("mount", &[&options[..], &[image.as_os_str(), mount.as_os_str()]].concat())?;
+        run("mount", &[&options[..], &[self.image.as_os_str(), mount.as_os_str()]].concat())?;
         self.mounted = true;
         Ok(())
     }
@@ -106,6 +109,14 @@ impl Disk {
     /// The power is back.
     pub(super) fn restart(&mut self) {
         self.unmount();
+        // What is on the disk goes elsewhere: somebody who made a mount namespace
+        // meanwhile has the dead file system still mounted, and what is mounted
+        // once more is the same one.
+        self.cuts += 1;
+        let next = self.image.with_extension(format!("{}", self.cuts));
+        std::fs::copy(&self.image, &next).unwrap();
+        std::fs::remove_file(&self.image).unwrap();
+        self.image = next;
         self.mount().unwrap();
     }
 }

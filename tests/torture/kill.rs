@@ -18,6 +18,7 @@ fn whenever_the_host_is_killed_what_it_acknowledged_is_there() {
     let mut dice = Dice::new(0x6B69_6C6C);
     let mut dir = fast();
     let mut witness = Witness::default();
+    let mut keep = 0;
     for round in 0..all {
         if round % ROUNDS_OF_A_STORE == 0 {
             // On the disk now and then, where syncs take their time.
@@ -25,6 +26,8 @@ fn whenever_the_host_is_killed_what_it_acknowledged_is_there() {
             dir = if on_disk { tempfile::tempdir().unwrap() } else { fast() };
             row.acknowledged += witness.acknowledged;
             witness = Witness::default();
+            keep = [0, 0, 50][(round / ROUNDS_OF_A_STORE % 3) as usize];
+            witness.keep = keep;
         }
         let endless = dice.below(2) == 0;
         let segment_bytes = 1 << (11 + dice.below(4));
@@ -35,6 +38,7 @@ fn whenever_the_host_is_killed_what_it_acknowledged_is_there() {
             lives: if endless { ENDLESS } else { dice.below(12) },
             read_first: dice.below(4) == 0,
             end: End::Close,
+            keep,
         };
         let mut host = Host::start(command(&[], dir.path(), &orders.text()));
         // After so many words, and then a little later.
@@ -54,7 +58,10 @@ fn whenever_the_host_is_killed_what_it_acknowledged_is_there() {
             witness.hear(line)
         };
         host.listen(super::host::PATIENCE, |line| {
-            let ours = line == "opening" || hear(line, &mut witness) || line.starts_with("opened");
+            let ours = line == "opening"
+                || hear(line, &mut witness)
+                || line.starts_with("opened")
+                || line == "compacting";
             let closing = line == "closing";
             words = words.saturating_sub(u64::from(ours));
             words == 0 || closing

@@ -58,6 +58,8 @@ fn cut(
     while round < rounds {
         let mut disk = Disk::make(kind)?;
         let mut witness = Witness::default();
+        // Every third store is cut while it is written to.
+        witness.keep = [0, 0, 60][(round / ROUNDS_OF_A_DISK % 3) as usize];
         for _ in 0..ROUNDS_OF_A_DISK.min(rounds - round) {
             let segment_bytes = 1 << (12 + dice.below(5));
             let orders = Orders {
@@ -67,6 +69,7 @@ fn cut(
                 lives: if dice.below(8) == 0 { dice.below(60) } else { ENDLESS },
                 read_first: dice.below(3) == 0,
                 end: End::Close,
+                keep: witness.keep,
             };
             let store = disk.store();
             let mut command = command(&[], &store, &orders.text());
@@ -75,7 +78,7 @@ fn cut(
             // Early, while the store is made or opened, or somewhere in the midst of it.
             let mut words = if dice.below(4) == 0 { dice.below(4) } else { dice.below(400) };
             host.listen(PATIENCE, |line| {
-                let said = witness.hear(line) || line.starts_with("open");
+                let said = witness.hear(line) || line.starts_with("open") || line == "compacting";
                 words = words.saturating_sub(u64::from(said));
                 words == 0 || line == "closing"
             });

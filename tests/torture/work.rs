@@ -4,11 +4,13 @@
 //! life. So an event that nobody appended is seen as such, without a list.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use caesium::AtomSpec;
 use caesium::Timestamp;
 use caesium::atom::AtomId;
-use caesium::journal::{Fact, Journal, JournalError, JournalOptions, Record, Ticket};
+use caesium::journal::{Fact, Journal, JournalError, JournalOptions, Record, Retention, Ticket};
 use caesium::lifecycle::Event;
 
 use super::table::Dice;
@@ -38,24 +40,26 @@ pub(super) struct Orders {
     /// It reads everything before it writes.
     pub(super) read_first: bool,
     pub(super) end: End,
+    /// It cuts the history to so many events again and again; 0: never.
+    pub(super) keep: u64,
 }
 
 pub(super) const ENDLESS: u64 = 1 << 24;
 
 impl Orders {
     pub(super) fn text(&self) -> String {
-        let Self { round, segment_bytes, writers, lives, read_first, end } = self;
+        let Self { round, segment_bytes, writers, lives, read_first, end, keep } = self;
         let close = u8::from(*end == End::Close);
         let read = u8::from(*read_first);
-        format!("work {round} {segment_bytes} {writers} {lives} {read} {close}")
+        format!("work {round} {segment_bytes} {writers} {lives} {read} {close} {keep}")
     }
 
     fn parse(fields: &[u64]) -> Self {
-        let &[round, segment_bytes, writers, lives, read, close] = fields else {
+        let &[round, segment_bytes, writers, lives, read, close, keep] = fields else {
             panic!("orders: {fields:?}")
         };
         let end = if close == 1 { End::Close } else { End::Park };
-        Self { round, segment_bytes, writers, lives, read_first: read == 1, end }
+        Self { round, segment_bytes, writers, lives, read_first: read == 1, end, keep }
     }
 }
 
@@ -97,8 +101,13 @@ pub(super) fn number(atom: AtomId) -> u64 {
     u64::from_be_bytes(*atom.to_bytes().last_chunk().unwrap())
 }
 
+/// Which step of its atom a record is.
+pub(super) fn step_of(record: &Record) -> Option<u64> {
+    (0..5).find(|nth| is_step(record, *nth))
+}
+
 /// Whether a record is the step of its atom.
-pub(super) fn is_step(record: &Record, nth: u64) -> bool {
+fn is_step(record: &Record, nth: u64) -> bool {
     let number = number(record.atom);
     let (at, fact) = step(number, nth);
     nth < steps(number) && id(number) == record.atom && record.at == at && record.fact == fact
@@ -141,16 +150,22 @@ fn work(dir: &Path, orders: &Orders) {
     };
     say(&format!("opened {}", recovery.events));
     if orders.read_first {
-        let read = journal.read(1).and_then(|records| records.collect::<Result<Vec<_>, _>>());
-        if let Err(error) = read {
+        if let Err(error) = super::check::all(&journal) {
             failed("read", &error);
         }
     }
+    let written = AtomicU64::new(0);
     std::thread::scope(|scope| {
+        if orders.keep > 0 {
+            scope.spawn(|| compact(&journal, orders, &written));
+        }
         for writer in 0..orders.writers {
             let journal = &journal;
             let base = (orders.round << 32) + (writer << 24);
+            let written = &written;
             scope.spawn(move || {
+                // Also when it gives up.
+                let _counted = Counted(written);
                 for number in base..base + orders.lives {
                     if let Err(error) = live(journal, number) {
                         return failed("append", &error);
@@ -177,6 +192,33 @@ fn work(dir: &Path, orders: &Orders) {
             // What is left is dropped, which must not panic either.
             drop(journal);
             say("closed");
+        }
+    }
+}
+
+/// Counts one more when it is dropped.
+struct Counted<'a>(&'a AtomicU64);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Cuts the history whenever there are some more events, until all writers are through.
+fn compact(journal: &Journal, orders: &Orders, written: &AtomicU64) {
+    let retention = Retention { max_events: Some(orders.keep), ..Retention::EVERYTHING };
+    let mut next = 0;
+    while written.load(Ordering::SeqCst) < orders.writers {
+        if journal.recent_seq() < next {
+            std::thread::park_timeout(Duration::from_micros(200));
+            continue;
+        }
+        next = journal.recent_seq() + 30;
+        say("compacting");
+        match journal.compact(&retention) {
+            Ok(compacted) => say(&format!("oldest {}", compacted.oldest)),
+            Err(error) => return failed("compact", &error),
         }
     }
 }
