@@ -17,8 +17,21 @@ use crate::time::now;
 /// Its name.
 pub(super) const FILE: &str = "LOCK";
 
+/// The lock, held.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Lets go at once. Closing the file alone would not, while a process that
+    /// was forked a moment ago still has it open until its exec.
+    fn drop(&mut self) {
+        // What cannot be released goes with the last one who has the file open.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Takes the lock, waiting at most `wait` for it; it is released when the file is closed, also by the end of the process.
-pub(super) fn take(store: &Path, wait: Duration) -> Result<File, Error> {
+pub(super) fn take(store: &Path, wait: Duration) -> Result<Lock, Error> {
     let path = store.join(FILE);
     let cannot =
         |error: io::Error| refused(store, format!("its file {FILE} cannot be locked: {error}"));
@@ -36,10 +49,12 @@ pub(super) fn take(store: &Path, wait: Duration) -> Result<File, Error> {
         }
         Err(TryLockError::Error(error)) => return Err(cannot(error)),
     }
+    let lock = Lock(file);
     // Only for people: who it is. Nothing depends on it, so nothing is made durable.
     let line = format!("{} {} since {}\n", std::process::id(), name(), now());
+    let file = &lock.0;
     file.set_len(0).and_then(|()| file.write_all_at(line.as_bytes(), 0)).map_err(cannot)?;
-    Ok(file)
+    Ok(lock)
 }
 
 /// The kernel tells of the close of a file just before it releases its locks: how

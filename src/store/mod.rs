@@ -8,12 +8,12 @@ mod directory;
 mod format;
 mod lock;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::engine::Error;
 use format::Format;
+use lock::Lock;
 
 /// An open store: while this value lives, no other process has it.
 #[derive(Debug)]
@@ -21,8 +21,7 @@ pub(crate) struct Store {
     path: PathBuf,
     format: Format,
     origin: Origin,
-    /// The lock goes when the file is closed.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What the directory was when it was opened.

@@ -149,10 +149,10 @@ fn work(dir: &Path, orders: &Orders) {
         Err(error) => return failed("open", &error),
     };
     say(&format!("opened {}", recovery.events));
-    if orders.read_first {
-        if let Err(error) = super::check::all(&journal) {
-            failed("read", &error);
-        }
+    if orders.read_first
+        && let Err(error) = super::check::all(&journal)
+    {
+        failed("read", &error);
     }
     let written = AtomicU64::new(0);
     std::thread::scope(|scope| {
