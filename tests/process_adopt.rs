@@ -427,7 +427,7 @@ fn a_stop_that_was_under_way_is_carried_out() {
 #[test]
 fn a_sigterm_of_the_earlier_host_counts_and_is_not_sent_twice() {
     let dead =
-        Dead::host("trap 'echo term' TERM; echo ready; sleep 1000 & wait; read x < GATE; exit 5");
+        Dead::host("trap 'echo term' TERM; sleep 1000 & echo ready; wait; read x < GATE; exit 5");
     {
         let world = World::at(dead.atoms());
         assert_eq!(world.look(dead.running()), Sighting::Adopted);
