@@ -64,6 +64,12 @@ impl Witness {
         self.events.last_key_value().map_or(0, |(seq, _)| *seq)
     }
 
+    /// Whether this record was acknowledged as it is.
+    pub(super) fn told(&self, record: &Record) -> bool {
+        let told = self.events.get(&record.seq);
+        step_of(record).is_some_and(|step| told == Some(&(number(record.atom), step)))
+    }
+
     /// From now on only events up to this one must be there.
     pub(super) fn forget_after(&mut self, seq: u64) {
         self.events.split_off(&(seq + 1));

@@ -18,6 +18,8 @@ pub(super) struct Row {
     pub(super) refused: u64,
     /// Stores that were opened, and said what is wrong with them.
     pub(super) reported: u64,
+    /// Of these two, stores that were rebuilt with everything that could be read; `None` where that was not tried.
+    pub(super) salvaged: Option<u64>,
 }
 
 impl Row {
@@ -27,9 +29,10 @@ impl Row {
 
     /// Shows the row, and adds it to the table that `scripts/torture` prints.
     pub(super) fn print(&self) {
-        let Self { kind, rounds, acknowledged, lost, wrong, refused, reported } = self;
+        let Self { kind, rounds, acknowledged, lost, wrong, refused, reported, salvaged } = self;
+        let salvaged = salvaged.map_or("–".to_owned(), |salvaged| salvaged.to_string());
         let row = format!(
-            "| {kind} | {rounds} | {acknowledged} | {lost} | {wrong} | {refused} | {reported} | – |\n"
+            "| {kind} | {rounds} | {acknowledged} | {lost} | {wrong} | {refused} | {reported} | {salvaged} |\n"
         );
         tell(&row);
         if let Some(path) = std::env::var_os("CAESIUM_TORTURE_TABLE") {
