@@ -102,7 +102,18 @@ impl AtomDir {
         shared: Arc<LogShared>,
     ) -> Result<Prepared, DriverError> {
         DirBuilder::new().mode(0o700).create(&self.path).map_err(|e| trouble(&self.path, e))?;
-        self.fill(place, log_max, shared).inspect_err(|_| self.remove())
+        self.fill(place, log_max, shared).inspect_err(|_| self.discard())
+    }
+
+    /// Takes back what `fill` made, without a descriptor: what it failed for may be the want of one.
+    fn discard(&self) {
+        for stream in Stream::ALL {
+            let _ = fs::remove_file(self.fifo(*stream));
+        }
+        let _ = fs::remove_file(self.path.join(PREPARED));
+        if fs::remove_dir(&self.path).is_err() {
+            self.remove();
+        }
     }
 
     fn fill(
