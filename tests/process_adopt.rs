@@ -222,6 +222,41 @@ fn what_ended_while_nobody_watched_has_its_true_status_or_none() {
     assert_eq!(world.output(dead.atom).text(), "ready\n");
 }
 
+#[test]
+fn an_ending_that_was_witnessed_is_told_again_until_the_journal_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let atoms = dir.path().join("atoms");
+    let world = World::at(&atoms);
+    let spec = sh("exit 7");
+    let atom = world.start(spec.clone());
+    let (pid, handle, at) = world.started(atom);
+    let exit = world.exit(atom);
+    let missing = world.start(AtomSpec::command("/nonexistent"));
+    world.expect("a failed start", |o| {
+        matches!(o, Observation::StartFailed { atom, .. } if *atom == missing).then_some(())
+    });
+    drop(world);
+    for state in [State::Created, State::Running, State::Stopping] {
+        let world = World::at(&atoms);
+        let known = (state != State::Created).then(|| Arc::clone(&handle));
+        let remembered = Remembered { handle: known, ..remembered(atom, &spec, state) };
+        assert_eq!(world.look(remembered), Sighting::Changed);
+        let again = world.exit(atom);
+        assert_eq!((again.status, again.usage), (exit.status, exit.usage));
+        if state == State::Created {
+            assert_eq!(world.started(atom), (pid, Arc::clone(&handle), at));
+        }
+    }
+    let world = World::at(&atoms);
+    world.look(remembered(missing, &AtomSpec::command("/nonexistent"), State::Created));
+    let reason = world.expect("a failed start", |o| match o {
+        Observation::StartFailed { atom, reason, .. } if *atom == missing => Some(*reason),
+        Observation::Started { atom, .. } if *atom == missing => panic!("it never ran"),
+        _ => None,
+    });
+    assert_eq!(reason, Reason::ExecNotFound);
+}
+
 /// A host that was killed, whose atom has ended unseen and was reaped, and the child that it left in its group.
 fn left_behind() -> (Dead, u32) {
     let dead = Dead::host("sleep 1000 & echo $!; echo ready; read x < GATE; exit 9");

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::dir::{AtomDir, Mark, Trace};
+use super::dir::AtomDir;
 use super::exit::Ended;
 use super::identity::{Identity, Place, ProcStat, all_pids, has_environment};
 use super::leftovers::end_leftovers;
 use super::log::{LogWriter, Pump};
+use super::marker::{Mark, Trace};
 use super::monitor::Monitor;
 use super::signal::Leader;
 use super::spawn::marker_entry;
@@ -41,16 +42,71 @@ impl Monitor {
     /// Answers [`Command::Look`](crate::driver::Command::Look).
     pub(super) fn look(&mut self, remembered: &Remembered) {
         let atom = remembered.order.atom;
-        let sighting = if self.is_watched(atom) {
-            Sighting::Adopted
-        } else {
-            match remembered.state {
-                State::Created | State::Running | State::Stopping => self.look_for(remembered),
-                State::Stopped | State::Invalid => self.look_again(remembered),
-                State::Deleting | State::Deleted => Sighting::AsRemembered,
+        let sighting = match remembered.state {
+            State::Created | State::Running | State::Stopping => {
+                match (self.context.dir(atom).marker().ending(), self.serial_of(atom)) {
+                    (Some(ending), _) => self.tell_again(remembered, ending),
+                    (None, Some(serial)) => self.look_at(serial, remembered),
+                    (None, None) => self.look_for(remembered),
+                }
             }
+            State::Stopped | State::Invalid => self.look_again(remembered),
+            State::Deleting | State::Deleted => Sighting::AsRemembered,
         };
         self.emit(Observation::Seen { atom, sighting });
+    }
+
+    /// Tells an ending that was witnessed, and that the journal does not have.
+    fn tell_again(&mut self, remembered: &Remembered, ending: Observation) -> Sighting {
+        let atom = remembered.order.atom;
+        let dir = self.context.dir(atom);
+        if remembered.handle.is_none() {
+            self.tell_start(atom, &dir);
+        }
+        self.emit(ending);
+        if !self.is_watched(atom) {
+            dir.remove_fifos();
+        }
+        Sighting::Changed
+    }
+
+    /// Tells a start that the journal does not have; false when none was written down.
+    fn tell_start(&self, atom: AtomId, dir: &AtomDir) -> bool {
+        let marker = dir.marker();
+        let (Trace::Spawned(_, Some(identity)), Some(at)) = (marker.trace(), marker.started_at())
+        else {
+            return false;
+        };
+        let (pid, handle) = (Some(identity.pid), identity.to_handle());
+        self.emit(Observation::Started { atom, at, pid, handle });
+        true
+    }
+
+    /// Looks at what is watched already: the host that ordered it is not the one that asks.
+    fn look_at(&mut self, serial: u64, remembered: &Remembered) -> Sighting {
+        let atom = remembered.order.atom;
+        let mut sighting = Sighting::Adopted;
+        let dir = self.context.dir(atom);
+        if remembered.handle.is_none() && self.tell_start(atom, &dir) {
+            sighting = Sighting::Changed;
+        }
+        let now = time::now();
+        match remembered.stop {
+            Some(stop) => {
+                let grace = stop.kill_at.saturating_since(now);
+                self.stop_watched(serial, stop.cause, grace, stop.force);
+            }
+            None => {
+                let ladder = self.watched_mut(serial).and_then(|watched| watched.ladder);
+                if let Some(Ladder { cause, kill_at, .. }) = ladder {
+                    let left = |at: Instant| at.saturating_duration_since(Instant::now());
+                    let grace = kill_at.map_or(Duration::MAX, left);
+                    self.emit(Observation::StopBegan { atom, at: now, cause, grace });
+                    sighting = Sighting::Changed;
+                }
+            }
+        }
+        sighting
     }
 
     /// Looks for what, by the journal, may still live.
@@ -82,6 +138,11 @@ impl Monitor {
     /// Checks that nothing lives of what, by the journal, does not.
     fn look_again(&mut self, remembered: &Remembered) -> Sighting {
         let atom = remembered.order.atom;
+        if let Some(serial) = self.serial_of(atom)
+            && self.watched_mut(serial).is_some_and(|w| matches!(w.phase, Phase::Lingering { .. }))
+        {
+            return Sighting::AsRemembered;
+        }
         match self.whereabouts(atom, remembered.handle.as_deref()) {
             Whereabouts::There(leader) if !leader.has_ended() => {
                 let pid = leader.identity().pid;
@@ -126,7 +187,7 @@ impl Monitor {
                     );
                 }
             },
-            None => match self.context.dir(atom).trace() {
+            None => match self.context.dir(atom).marker().trace() {
                 Trace::Nothing => return self.untraced(atom),
                 Trace::Prepared(place) => {
                     // In this boot the marker would be there; a power cut may have taken it.
@@ -211,7 +272,10 @@ impl Monitor {
         let order = &remembered.order;
         let (atom, identity) = (order.atom, leader.identity());
         let dir = self.context.dir(atom);
-        let began = remembered.started_at.unwrap_or_else(|| started_at(identity));
+        let began = remembered
+            .started_at
+            .or_else(|| dir.marker().started_at())
+            .unwrap_or_else(|| started_at(identity));
         let mut sighting = Sighting::Adopted;
         if remembered.handle.is_none() {
             let handle = identity.to_handle();
@@ -260,7 +324,7 @@ impl Monitor {
         }
         self.context.forget_log(atom);
         watched.dir.remove_fifos();
-        self.emit(match ended {
+        let ending = match ended {
             Ended::Known(status, usage) => {
                 let evidence = Ladder::evidence(watched.ladder);
                 Observation::Exited { atom, at, status, evidence, usage }
@@ -271,7 +335,8 @@ impl Monitor {
                 reason: Reason::ExitUnobserved,
                 detail: "it has ended, and nobody tells how".to_owned(),
             },
-        });
+        };
+        self.emit_ending(&watched.dir, ending);
     }
 
     fn reopen_log(&self, atom: AtomId, dir: &AtomDir, log_max: u64) -> Option<Pump> {
@@ -362,7 +427,7 @@ pub(super) fn leave_nothing(atom: AtomId, leader: Identity) {
 
 /// What was done to it by the host before.
 fn ladder(remembered: &Remembered, dir: &AtomDir, spec: &AtomSpec) -> Option<Ladder> {
-    let (term_reached, kill_sent) = (dir.has(Mark::Term), dir.has(Mark::Kill));
+    let (term_reached, kill_sent) = (dir.marker().has(Mark::Term), dir.marker().has(Mark::Kill));
     let cause = match remembered.stop {
         Some(stop) => stop.cause,
         // Its deadline's stop was begun and not journaled.

@@ -4,66 +4,28 @@
 //! |---|---|
 //! | `out`, `err` | the FIFOs that it prints to |
 //! | `log.N` | what it printed |
-//! | `prepared` | boot and pid namespace; called `spawned` from just before its start |
-//! | `spawned` | the same, and after that the handle of the run |
-//! | `term` | our SIGTERM has reached it |
-//! | `kill` | it was sent our SIGKILL |
+//! | `prepared` or `spawned` | how far its run has come ([`Marker`]) |
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bincode::Options;
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
 
-use super::identity::{Identity, Place};
+use super::identity::Place;
 use super::log::{LogShared, LogWriter};
+use super::marker::Marker;
 use crate::atom::AtomId;
 use crate::driver::DriverError;
 use crate::log::Stream;
-
-const PREPARED: &str = "prepared";
-const SPAWNED: &str = "spawned";
-
-/// What we did to an atom, kept for a later host: it tells a stop that worked from an ending by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
-    /// Our SIGTERM has reached it.
-    Term,
-    /// It was sent our SIGKILL.
-    Kill,
-}
-
-impl Mark {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Term => "term",
-            Self::Kill => "kill",
-        }
-    }
-}
-
-/// Boot id and inode of the pid namespace, which begin the marker file.
-const PLACE_BYTES: usize = 16 + 8;
 
 /// The directory of one atom.
 #[derive(Debug, Clone)]
 pub(super) struct AtomDir {
     path: PathBuf,
-}
-
-/// What the marker file tells of a start that was not journaled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trace {
-    /// There is no directory, or no marker that can be read.
-    Nothing,
-    /// The start was not begun.
-    Prepared(Place),
-    /// The start was begun; and the identity, when it got that far.
-    Spawned(Place, Option<Identity>),
 }
 
 /// What is set aside for an atom before it is journaled.
@@ -90,6 +52,11 @@ impl AtomDir {
         &self.path
     }
 
+    /// How far the atom's run has come.
+    pub(super) fn marker(&self) -> Marker<'_> {
+        Marker::of(&self.path)
+    }
+
     /// Creates it with all that a start needs.
     ///
     /// # Errors
@@ -110,7 +77,7 @@ impl AtomDir {
         for stream in Stream::ALL {
             let _ = fs::remove_file(self.fifo(*stream));
         }
-        let _ = fs::remove_file(self.path.join(PREPARED));
+        self.marker().remove();
         if fs::remove_dir(&self.path).is_err() {
             self.remove();
         }
@@ -122,16 +89,7 @@ impl AtomDir {
         log_max: u64,
         shared: Arc<LogShared>,
     ) -> Result<Prepared, DriverError> {
-        let marker = self.path.join(PREPARED);
-        let mut text = Vec::with_capacity(PLACE_BYTES);
-        text.extend_from_slice(&place.boot);
-        text.extend_from_slice(&place.pid_ns.to_le_bytes());
-        private()
-            .write(true)
-            .create_new(true)
-            .open(&marker)
-            .and_then(|mut file| file.write_all(&text))
-            .map_err(|e| trouble(&marker, e))?;
+        self.marker().create(place).map_err(|(path, error)| trouble(&path, error))?;
         for stream in Stream::ALL {
             let path = self.fifo(*stream);
             mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).map_err(|e| trouble(&path, e.into()))?;
@@ -173,48 +131,6 @@ impl AtomDir {
         }
     }
 
-    /// Says that a start is about to be tried. A rename: it needs no room on the disk.
-    pub(super) fn mark_spawned(&self) -> io::Result<()> {
-        fs::rename(self.path.join(PREPARED), self.path.join(SPAWNED))
-    }
-
-    /// Says that the start has certainly failed.
-    pub(super) fn unmark_spawned(&self) {
-        // Without it a reopening looks for a process, and finds none.
-        let _ = fs::rename(self.path.join(SPAWNED), self.path.join(PREPARED));
-    }
-
-    /// Says which process it is, for a host that dies before this is journaled.
-    pub(super) fn record(&self, identity: Identity) -> io::Result<()> {
-        private().append(true).open(self.path.join(SPAWNED))?.write_all(&identity.to_handle())
-    }
-
-    /// Writes down what was just done to it.
-    pub(super) fn mark(&self, mark: Mark) {
-        let path = self.path.join(mark.name());
-        let made = private().write(true).create(true).truncate(false).open(&path);
-        if let Err(error) = made {
-            // Only a host that is killed now misses it, and then calls a stop a plain exit.
-            tracing::warn!(path = %path.display(), %error, "cannot write down a signal that was sent");
-        }
-    }
-
-    /// Whether that was done to it, by this host or an earlier one.
-    pub(super) fn has(&self, mark: Mark) -> bool {
-        self.path.join(mark.name()).exists()
-    }
-
-    /// What the marker file tells.
-    pub(super) fn trace(&self) -> Trace {
-        if let Some((place, rest)) = read_marker(&self.path.join(SPAWNED)) {
-            return Trace::Spawned(place, Identity::from_handle(&rest));
-        }
-        match read_marker(&self.path.join(PREPARED)) {
-            Some((place, _)) => Trace::Prepared(place),
-            None => Trace::Nothing,
-        }
-    }
-
     /// Removes it with everything in it.
     pub(super) fn remove(&self) {
         match fs::remove_dir_all(&self.path) {
@@ -229,19 +145,6 @@ impl AtomDir {
 
 /// How our end of a FIFO is opened.
 const READ_END: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600);
-    options
-}
-
-fn read_marker(path: &Path) -> Option<(Place, Vec<u8>)> {
-    let bytes = fs::read(path).ok()?;
-    let place = bytes.get(..PLACE_BYTES)?;
-    let place = bincode::options().with_fixint_encoding().deserialize(place).ok()?;
-    Some((place, bytes[PLACE_BYTES..].to_vec()))
-}
 
 /// Names what has run out, and what to do about it.
 pub(super) fn trouble(path: &Path, source: io::Error) -> DriverError {

@@ -15,8 +15,8 @@ use crate::driver::{DriverError, Handle};
 /// 1: pid, start time, boot id, inode of the pid namespace.
 const VERSION: u8 = 1;
 
-/// Above the size of every handle.
-const MAX_HANDLE_BYTES: u64 = 256;
+/// The size of a handle: version, pid, start time, boot id, inode of the pid namespace.
+pub(super) const HANDLE_BYTES: usize = 1 + 4 + 8 + 16 + 8;
 
 /// The boot and the pid namespace that pids have a meaning in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +82,10 @@ impl Identity {
 }
 
 fn options() -> impl Options {
-    bincode::options().with_fixint_encoding().with_limit(MAX_HANDLE_BYTES).reject_trailing_bytes()
+    bincode::options()
+        .with_fixint_encoding()
+        .with_limit(HANDLE_BYTES as u64)
+        .reject_trailing_bytes()
 }
 
 /// What `/proc/PID/stat` says of a process.

@@ -21,6 +21,7 @@ mod identity;
 mod leftovers;
 mod log;
 mod mailbox;
+mod marker;
 mod monitor;
 mod signal;
 mod spawn;

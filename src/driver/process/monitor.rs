@@ -10,10 +10,11 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use super::context::Context;
-use super::dir::Mark;
+use super::dir::AtomDir;
 use super::exit::Ended;
 use super::log::{HEADER, MAX_PAYLOAD, Turn};
 use super::mailbox::Message;
+use super::marker::Mark;
 use super::stop::{Ladder, Step};
 use super::timers::{Timer, TimerKind, Timers};
 use super::watched::{Phase, Watched};
@@ -138,6 +139,12 @@ impl Monitor {
         (self.observer)(observation);
     }
 
+    /// Tells how an atom ended, and writes it down for a later host before.
+    pub(super) fn emit_ending(&self, dir: &AtomDir, ending: Observation) {
+        dir.marker().end(&ending);
+        self.emit(ending);
+    }
+
     fn event(&mut self, data: u64) {
         if data == MAILBOX {
             self.read_mailbox();
@@ -245,6 +252,10 @@ impl Monitor {
         self.by_id.contains_key(&atom)
     }
 
+    pub(super) fn serial_of(&self, atom: AtomId) -> Option<u64> {
+        self.by_id.get(&atom).copied()
+    }
+
     pub(super) fn watched_mut(&mut self, serial: u64) -> Option<&mut Watched> {
         self.atoms.get_mut(&serial)
     }
@@ -339,10 +350,10 @@ impl Monitor {
         let Phase::Running(leader) = &watched.phase else { return };
         match Ladder::ask(&mut watched.ladder, cause, grace, force, Instant::now()) {
             Step::Terminate => {
-                let reached = watched.dir.has(Mark::Term) || leader.terminate();
+                let reached = watched.dir.marker().has(Mark::Term) || leader.terminate();
                 tracing::debug!(atom = %watched.atom, reached, ?grace, "asked an atom to end");
                 if reached {
-                    watched.dir.mark(Mark::Term);
+                    watched.dir.marker().mark(Mark::Term);
                 }
                 if let Some(ladder) = &mut watched.ladder {
                     ladder.term_reached = reached;
@@ -352,7 +363,7 @@ impl Monitor {
             Step::Kill => {
                 tracing::debug!(atom = %watched.atom, "killing an atom");
                 leader.kill();
-                watched.dir.mark(Mark::Kill);
+                watched.dir.marker().mark(Mark::Kill);
             }
         }
         let kill_at = watched.ladder.filter(|ladder| !ladder.kill_sent).and_then(|l| l.kill_at);
@@ -390,7 +401,7 @@ impl Monitor {
                     if watched.ladder.as_mut().is_some_and(|ladder| ladder.is_due(now)) {
                         tracing::debug!(atom = %watched.atom, "the grace is over, killing an atom");
                         leader.kill();
-                        watched.dir.mark(Mark::Kill);
+                        watched.dir.marker().mark(Mark::Kill);
                     }
                 }
                 (TimerKind::Deadline, Phase::Running(_)) => self.deadline(timer.serial, now),
@@ -471,7 +482,8 @@ impl Monitor {
             }
         };
         if !watched.removing {
-            self.emit(observation);
+            let dir = watched.dir.clone();
+            self.emit_ending(&dir, observation);
         }
         self.arm(Some(until), serial, TimerKind::Linger);
         self.complete_if_dry(serial);

@@ -34,7 +34,8 @@ impl Monitor {
             Ok(prepared) => prepared,
             Err(detail) => {
                 let failure = Failure::new(Reason::ExecFailed, detail);
-                return self.start_failed(atom, failure);
+                let dir = self.context.dir(atom);
+                return self.start_failed(atom, &dir, failure);
             }
         };
         let Prepared { dir, out, err, child_out, child_err, slot, log } = prepared;
@@ -46,12 +47,12 @@ impl Monitor {
             return self.emit(Observation::NeverStarted { atom, at: time::now(), detail });
         }
         let streams = Streams { stdin: slot, stdout: child_out, stderr: child_err };
-        match spawn(atom, &order.spec, streams, || dir.mark_spawned()) {
+        match spawn(atom, &order.spec, streams, || dir.marker().mark_spawned()) {
             Ok(child) => self.started(order, dir, pump, child),
             Err(failure) => {
-                dir.unmark_spawned();
+                dir.marker().unmark_spawned();
                 self.give_up(atom, &dir, pump);
-                self.start_failed(atom, failure);
+                self.start_failed(atom, &dir, failure);
             }
         }
     }
@@ -70,9 +71,9 @@ impl Monitor {
         self.context.forget_log(atom);
     }
 
-    fn start_failed(&self, atom: AtomId, Failure { reason, detail }: Failure) {
+    fn start_failed(&self, atom: AtomId, dir: &AtomDir, Failure { reason, detail }: Failure) {
         tracing::debug!(%atom, %reason, %detail, "an atom could not be started");
-        self.emit(Observation::StartFailed { atom, at: time::now(), reason, detail });
+        self.emit_ending(dir, Observation::StartFailed { atom, at: time::now(), reason, detail });
     }
 
     fn started(&mut self, order: &Order, dir: AtomDir, pump: Pump, mut child: Child) {
@@ -84,7 +85,7 @@ impl Monitor {
             Ok(leader) => leader.identity(),
             Err(_) => Identity { pid, start_time: 0, place },
         };
-        if let Err(error) = dir.record(identity) {
+        if let Err(error) = dir.marker().record(identity, at) {
             // Only a host that is killed before the start is journaled misses it; it looks for the marker then.
             tracing::warn!(%atom, %error, "cannot write down which process an atom is");
         }
@@ -96,7 +97,7 @@ impl Monitor {
                 return self.unseen(atom, identity, &dir, pump);
             }
             Err(error) => {
-                self.unwatchable(atom, &mut child, &error);
+                self.unwatchable(atom, &dir, &mut child, &error);
                 return self.give_up(atom, &dir, pump);
             }
         };
@@ -115,7 +116,7 @@ impl Monitor {
                 self.arm_deadline(serial, deadline);
             }
             Err((watched, error)) => {
-                self.unwatchable(atom, &mut child, &error);
+                self.unwatchable(atom, &watched.dir, &mut child, &error);
                 if let Watched { dir, pump: Some(pump), .. } = *watched {
                     self.give_up(atom, &dir, pump);
                 }
@@ -130,12 +131,13 @@ impl Monitor {
         let detail =
             "it ended at once, and this host ignores SIGCHLD: nobody was told how".to_owned();
         let reason = Reason::ExitUnobserved;
-        self.emit(Observation::LostSight { atom, at: time::now(), reason, detail });
+        let lost = Observation::LostSight { atom, at: time::now(), reason, detail };
+        self.emit_ending(dir, lost);
         self.give_up(atom, dir, pump);
     }
 
     /// What cannot be watched must not run.
-    fn unwatchable(&self, atom: AtomId, child: &mut Child, error: &io::Error) {
+    fn unwatchable(&self, atom: AtomId, dir: &AtomDir, child: &mut Child, error: &io::Error) {
         tracing::error!(%atom, %error, "an atom cannot be watched; it is killed at once");
         // Nobody has waited for it: the pid is its own.
         if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
@@ -146,7 +148,7 @@ impl Monitor {
             use std::os::unix::process::ExitStatusExt;
             WaitStatus::from_raw(status.into_raw())
         });
-        self.emit(match status {
+        let ending = match status {
             Some(status) => {
                 let evidence = Evidence { kill_sent: true, ..Evidence::default() };
                 Observation::Exited { atom, at, status, evidence, usage: None }
@@ -155,6 +157,7 @@ impl Monitor {
                 let detail = format!("it could not be watched ({error}) and was killed");
                 Observation::LostSight { atom, at, reason: Reason::ExitUnobserved, detail }
             }
-        });
+        };
+        self.emit_ending(dir, ending);
     }
 }

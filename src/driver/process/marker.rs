@@ -1,0 +1,310 @@
+//! The marker file of an atom: how far its run has come, for a later life of the host.
+//!
+//! It is called `prepared` until just before the program is executed, and `spawned` from then on. All of
+//! its room is set aside when it is made: nothing that is written later needs free space on the disk.
+//!
+//! | from byte | what |
+//! |---|---|
+//! | 0 | boot id (16) and inode of the pid namespace (8) |
+//! | 24 | the handle of the run; zeros before there is one |
+//! | 64 | 1: our SIGTERM has reached it |
+//! | 65 | 1: it was sent our SIGKILL |
+//! | 72 | when it was started, in microseconds since 1970 (8) |
+//! | 128 | how it ended: length (2), CRC-32C (4), the observation (bincode); zeros before |
+//!
+//! Nothing here is synced: it is for a host that is killed, not for a power cut. An ending
+//! that can be read is a true one in either case.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bincode::Options;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use super::identity::{HANDLE_BYTES, Identity, Place};
+use crate::driver::Observation;
+use crate::time::Timestamp;
+
+const PREPARED: &str = "prepared";
+const SPAWNED: &str = "spawned";
+
+/// The size of the file: one block of every usual file system.
+const BYTES: usize = 4096;
+
+/// Boot id and inode of the pid namespace.
+const PLACE_BYTES: usize = 16 + 8;
+
+/// Where the time of the start is.
+const STARTED_AT: usize = 72;
+
+/// Where the ending begins.
+const ENDING: usize = 128;
+
+/// Length and checksum before it.
+const ENDING_HEADER: usize = 2 + 4;
+
+/// What we did to an atom, kept for a later host: it tells a stop that worked from an ending by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Our SIGTERM has reached it.
+    Term,
+    /// It was sent our SIGKILL.
+    Kill,
+}
+
+impl Mark {
+    const fn at(self) -> usize {
+        match self {
+            Self::Term => 64,
+            Self::Kill => 65,
+        }
+    }
+}
+
+/// What the marker file tells of a start that was not journaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trace {
+    /// There is no directory, or no marker that can be read.
+    Nothing,
+    /// The program was not executed.
+    Prepared(Place),
+    /// It was about to be executed; and the identity, when it got that far.
+    Spawned(Place, Option<Identity>),
+}
+
+/// The marker file of one atom.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marker<'a> {
+    dir: &'a Path,
+}
+
+impl<'a> Marker<'a> {
+    /// The marker in an atom's directory.
+    pub(super) fn of(dir: &'a Path) -> Self {
+        Self { dir }
+    }
+
+    fn prepared(self) -> PathBuf {
+        self.dir.join(PREPARED)
+    }
+
+    fn spawned(self) -> PathBuf {
+        self.dir.join(SPAWNED)
+    }
+
+    /// Makes the file.
+    ///
+    /// # Errors
+    ///
+    /// With the path, when there is no room for it.
+    pub(super) fn create(self, place: Place) -> Result<(), (PathBuf, io::Error)> {
+        let path = self.prepared();
+        let create = || -> io::Result<()> {
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64) {
+                Ok(()) => {}
+                // What cannot be set aside is filled: that takes the room as well.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    file.write_all_at(&[0; BYTES], 0)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let mut text = Vec::with_capacity(PLACE_BYTES);
+            text.extend_from_slice(&place.boot);
+            text.extend_from_slice(&place.pid_ns.to_le_bytes());
+            file.write_all(&text)
+        };
+        create().map_err(|error| (path.clone(), error))
+    }
+
+    /// Removes it, without a descriptor.
+    pub(super) fn remove(self) {
+        let _ = fs::remove_file(self.prepared());
+        let _ = fs::remove_file(self.spawned());
+    }
+
+    /// Says that the program is about to be executed. A rename: it needs no room on the disk.
+    pub(super) fn mark_spawned(self) -> io::Result<()> {
+        fs::rename(self.prepared(), self.spawned())
+    }
+
+    /// Says that it has certainly not been.
+    pub(super) fn unmark_spawned(self) {
+        // Without it a reopening looks for a process, and finds none.
+        let _ = fs::rename(self.spawned(), self.prepared());
+    }
+
+    /// Says which process it is and when it was started, for a host that dies before this is journaled.
+    pub(super) fn record(self, identity: Identity, at: Timestamp) -> io::Result<()> {
+        let file = self.open()?;
+        file.write_all_at(&at.as_micros().to_le_bytes(), STARTED_AT as u64)?;
+        file.write_all_at(&identity.to_handle(), PLACE_BYTES as u64)
+    }
+
+    /// When it was started, if that was written down.
+    pub(super) fn started_at(self) -> Option<Timestamp> {
+        let (_, bytes) = self.read()?;
+        let micros = u64::from_le_bytes(*bytes.get(STARTED_AT..)?.first_chunk()?);
+        (micros != 0).then(|| Timestamp::from_micros(micros))
+    }
+
+    /// Writes down what was just done to it.
+    pub(super) fn mark(self, mark: Mark) {
+        if let Err(error) = self.write(&[1], mark.at()) {
+            // Only a host that is killed now misses it, and then calls a stop a plain exit.
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot write down a signal that was sent");
+        }
+    }
+
+    /// Whether that was done to it, by this host or an earlier one.
+    pub(super) fn has(self, mark: Mark) -> bool {
+        self.read().is_some_and(|(_, bytes)| bytes.get(mark.at()) == Some(&1))
+    }
+
+    /// Writes down how it ended. Only the first ending counts.
+    pub(super) fn end(self, ending: &Observation) {
+        let write = || -> io::Result<()> {
+            let payload = options().serialize(ending).map_err(io::Error::other)?;
+            let length = u16::try_from(payload.len()).map_err(io::Error::other)?;
+            let mut bytes = Vec::with_capacity(ENDING_HEADER + payload.len());
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(&crc32c::crc32c(&payload).to_le_bytes());
+            bytes.extend_from_slice(&payload);
+            self.write(&bytes, ENDING)
+        };
+        if let Err(error) = write() {
+            // Only a host that is killed before this is journaled misses it: `unknown` then.
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot write down how an atom ended");
+        }
+    }
+
+    /// How it ended, if that was written down.
+    pub(super) fn ending(self) -> Option<Observation> {
+        let (_, bytes) = self.read()?;
+        let (length, rest) = bytes.get(ENDING..)?.split_first_chunk()?;
+        let (crc, rest) = rest.split_first_chunk()?;
+        let payload = rest.get(..u16::from_le_bytes(*length).into())?;
+        if payload.is_empty() || crc32c::crc32c(payload) != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        options().deserialize(payload).ok()
+    }
+
+    /// What the file tells of the start.
+    pub(super) fn trace(self) -> Trace {
+        let Some((spawned, bytes)) = self.read() else { return Trace::Nothing };
+        let place = bytes.get(..PLACE_BYTES).and_then(|place| options().deserialize(place).ok());
+        let Some(place) = place else { return Trace::Nothing };
+        if !spawned {
+            return Trace::Prepared(place);
+        }
+        let handle = bytes.get(PLACE_BYTES..PLACE_BYTES + HANDLE_BYTES);
+        Trace::Spawned(place, handle.and_then(Identity::from_handle))
+    }
+
+    fn write(self, bytes: &[u8], at: usize) -> io::Result<()> {
+        self.open()?.write_all_at(bytes, at as u64)
+    }
+
+    fn open(self) -> io::Result<File> {
+        let open = |path| OpenOptions::new().write(true).open(path);
+        match open(self.spawned()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => open(self.prepared()),
+            result => result,
+        }
+    }
+
+    /// The file, and whether it is called `spawned`.
+    fn read(self) -> Option<(bool, Vec<u8>)> {
+        if let Ok(bytes) = fs::read(self.spawned()) {
+            return Some((true, bytes));
+        }
+        Some((false, fs::read(self.prepared()).ok()?))
+    }
+}
+
+fn options() -> impl Options {
+    bincode::options()
+        .with_fixint_encoding()
+        .with_limit((BYTES - ENDING - ENDING_HEADER) as u64)
+        .reject_trailing_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atom::AtomId;
+    use crate::lifecycle::Reason;
+    use crate::time;
+
+    const HERE: Place = Place { boot: *b"0123456789abcdef", pid_ns: 17 };
+
+    fn lost(detail: &str) -> Observation {
+        Observation::LostSight {
+            atom: AtomId::new(),
+            at: time::now(),
+            reason: Reason::ExitUnobserved,
+            detail: detail.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_whatever_the_file_is_called() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = Marker::of(dir.path());
+        assert_eq!(marker.trace(), Trace::Nothing);
+        marker.create(HERE).unwrap();
+        assert_eq!(marker.trace(), Trace::Prepared(HERE));
+        assert!(!marker.has(Mark::Term) && !marker.has(Mark::Kill));
+        assert_eq!(marker.ending(), None);
+        let identity = Identity { pid: 9, start_time: 8, place: HERE };
+        marker.record(identity, Timestamp::from_micros(7)).unwrap();
+        assert_eq!(marker.started_at(), Some(Timestamp::from_micros(7)));
+        assert_eq!(marker.trace(), Trace::Prepared(HERE), "it was not executed");
+        marker.mark_spawned().unwrap();
+        assert_eq!(marker.trace(), Trace::Spawned(HERE, Some(identity)));
+        marker.mark(Mark::Kill);
+        assert!(!marker.has(Mark::Term) && marker.has(Mark::Kill));
+        let ending = lost("why");
+        marker.end(&ending);
+        assert_eq!(marker.ending(), Some(ending));
+        assert_eq!(marker.trace(), Trace::Spawned(HERE, Some(identity)));
+        marker.unmark_spawned();
+        assert_eq!(marker.trace(), Trace::Prepared(HERE));
+    }
+
+    #[test]
+    fn nothing_that_is_written_later_makes_it_larger() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = Marker::of(dir.path());
+        marker.create(HERE).unwrap();
+        marker.mark(Mark::Term);
+        marker.end(&lost(&"x".repeat(3000)));
+        assert!(marker.ending().is_some());
+        marker.end(&lost(&"x".repeat(5000)));
+        let length = fs::metadata(dir.path().join(PREPARED)).unwrap().len();
+        assert_eq!(length, BYTES as u64);
+    }
+
+    #[test]
+    fn a_damaged_ending_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = Marker::of(dir.path());
+        marker.create(HERE).unwrap();
+        marker.end(&lost("why"));
+        let path = dir.path().join(PREPARED);
+        let whole = fs::read(&path).unwrap();
+        let end =
+            ENDING + ENDING_HEADER + usize::from(u16::from_le_bytes([whole[128], whole[129]]));
+        for at in ENDING..end {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(marker.ending(), None, "byte {at}");
+        }
+    }
+}
