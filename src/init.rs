@@ -2,10 +2,11 @@
 
 /// Call this first in `main`, before any thread or runtime is started.
 ///
-/// Today it returns at once. It is here so that programs written now need no
-/// change when a helper process can outlive its host: that helper will be this
-/// very binary, executed again, and this call is where it will go its own way and
-/// not return. A program that did other things before would do them again.
+/// It lets this very program serve as the [keeper](crate::driver::process::Supervision::Keeper) of its
+/// stores: the keeper is this program, executed again, and this call is where it goes its own way and does
+/// not return. In every other case it returns at once. What a program does before this call, its keeper does too.
+///
+/// A program that does not call it supervises its atoms by itself, unless it asks for a keeper.
 ///
 /// `#[tokio::main]` starts its runtime before the first line of `main`. So write a
 /// plain `main`, which calls this and then builds the runtime:
@@ -22,4 +23,10 @@
 ///     runtime.block_on(serve());
 /// }
 /// ```
-pub fn init() {}
+pub fn init() {
+    #[cfg(target_os = "linux")]
+    {
+        crate::driver::process::serve_if_asked();
+        crate::driver::process::can_serve();
+    }
+}

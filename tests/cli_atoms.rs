@@ -280,15 +280,9 @@ fn what_a_terminal_would_obey_is_escaped() {
 #[test]
 fn an_atom_that_is_killed_from_outside_is_seen_to_end() {
     let place = Place::new();
-    let run = place.begin(&["--name", "one"], PATIENT);
-    let children = format!("/proc/{0}/task/{0}/children", run.pid());
-    let child: i32 = std::fs::read_dir(format!("/proc/{}/task", run.pid()))
-        .unwrap()
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
-        .find_map(|children| children.split_whitespace().next()?.parse().ok())
-        .unwrap_or_else(|| panic!("no child in {children}"));
-    kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    let mut run = place.begin(&["--name", "one"], "echo ready; echo $$; exec sleep 1000");
+    let pid = run.line().trim().parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     let done = run.end();
     assert_eq!(done.refused(137), "sh was killed by SIGKILL, which caesium did not send");
     assert_eq!(place.inspect("one")["reason"], "signal");

@@ -55,17 +55,19 @@ fn is_tail_of_seq(bytes: &[u8], last: u64) {
 #[test]
 fn both_streams_are_kept_apart_and_in_the_order_of_their_reading() {
     let world = World::new();
-    let gate = world.atoms.join("gate");
+    // Two, because the end of one writing could be taken for the end of the next.
+    let (one, two) = (world.atoms.join("one"), world.atoms.join("two"));
     let script = format!(
-        "mkfifo {0}; echo a; read x < {0}; echo b >&2; read x < {0}; echo c",
-        gate.display()
+        "mkfifo {0} {1}; echo a; read x < {0}; echo b >&2; read x < {1}; echo c",
+        one.display(),
+        two.display()
     );
     let atom = world.start(sh(&script));
     let mut log = world.log(atom, following());
     read_until(&mut *log, "a\n");
-    fs::write(&gate, "\n").unwrap();
+    fs::write(&one, "\n").unwrap();
     read_until(&mut *log, "b\n");
-    fs::write(&gate, "\n").unwrap();
+    fs::write(&two, "\n").unwrap();
     read_until(&mut *log, "c\n");
     world.exit(atom);
     let output = world.output(atom);

@@ -8,6 +8,8 @@ mod limits;
 mod spec;
 mod usage;
 
+#[cfg(target_os = "linux")]
+pub(crate) use bytes::Bytes;
 #[cfg(feature = "cli")]
 pub(crate) use bytes::HIDDEN;
 pub use id::{AtomId, BadAtomId};

@@ -304,11 +304,12 @@ impl AtomSpec {
     /// This is the one way to the values themselves; everything that prints a spec prints `***`.
     pub fn get_env(&self) -> impl Iterator<Item = (&str, &OsStr)> {
         let open = self.env.iter().map(|(key, value)| (key.as_str(), value.0.as_os_str()));
-        let secret = self
-            .secret_env
-            .iter()
-            .filter_map(|(key, value)| Some((key.as_str(), value.0.as_deref()?)));
-        open.chain(secret)
+        open.chain(self.get_secrets())
+    }
+
+    /// The secret variables whose values this host knows.
+    pub(crate) fn get_secrets(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.secret_env.iter().filter_map(|(key, value)| Some((key.as_str(), value.0.as_deref()?)))
     }
 
     /// The variables that are not secret: what `--show-env` may show.

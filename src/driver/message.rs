@@ -173,6 +173,24 @@ pub enum Observation {
     },
 }
 
+impl Observation {
+    /// The atom that it is about; none for [`Observation::Synced`].
+    pub fn atom(&self) -> Option<AtomId> {
+        match self {
+            Self::Started { atom, .. }
+            | Self::StartFailed { atom, .. }
+            | Self::NeverStarted { atom, .. }
+            | Self::StopBegan { atom, .. }
+            | Self::Exited { atom, .. }
+            | Self::LostSight { atom, .. }
+            | Self::Contradiction { atom, .. }
+            | Self::Seen { atom, .. }
+            | Self::Removed { atom, .. } => Some(*atom),
+            Self::Synced { .. } => None,
+        }
+    }
+}
+
 /// What became of an atom that was looked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Sighting {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Error, JournaledEngine};
 use crate::Durability;
 #[cfg(target_os = "linux")]
-use crate::driver::process::Supervision;
+use crate::driver::process::{OnDeath, Supervision};
 use crate::driver::{Driver, DriverError};
 use crate::journal::{Journal, JournalOptions, Retention};
 use crate::store::Store;
@@ -56,7 +56,17 @@ pub struct EngineOptions {
     conduct: Conduct,
     lock_wait: Duration,
     #[cfg(target_os = "linux")]
-    pub(super) supervision: Supervision,
+    pub(super) process: ProcessChoice,
+}
+
+/// What is chosen for processes of this machine.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProcessChoice {
+    /// `None`: as the program is made.
+    pub(super) supervision: Option<Supervision>,
+    pub(super) on_death: OnDeath,
+    pub(super) keeper_program: Option<std::path::PathBuf>,
 }
 
 /// How long opening waits for another process to close the store, unless told otherwise.
@@ -69,7 +79,7 @@ impl Default for EngineOptions {
             conduct: Conduct::default(),
             lock_wait: DEFAULT_LOCK_WAIT,
             #[cfg(target_os = "linux")]
-            supervision: Supervision::default(),
+            process: ProcessChoice::default(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The engine for processes of this machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{EngineOptions, Error, JournaledEngine};
-use crate::driver::process::{ProcessDriver, ProcessOptions, Supervision};
+use crate::driver::process::{OnDeath, ProcessDriver, ProcessOptions, Supervision};
 
 /// The engine for processes of this machine.
 pub type ProcessEngine = JournaledEngine<ProcessDriver>;
@@ -26,10 +26,26 @@ impl ProcessEngine {
 }
 
 impl EngineOptions {
-    /// Who watches the atoms.
+    /// Who watches the atoms: the keeper in a program that has called [`caesium::init`](crate::init()),
+    /// a thread of the host in any other, unless this says which. Neither ever takes the other's place.
     #[must_use]
     pub fn supervision(mut self, supervision: Supervision) -> Self {
-        self.supervision = supervision;
+        self.process.supervision = Some(supervision);
+        self
+    }
+
+    /// What becomes of living atoms when this host dies without closing. It takes a keeper to stop them then.
+    #[must_use]
+    pub fn on_death(mut self, on_death: OnDeath) -> Self {
+        self.process.on_death = on_death;
+        self
+    }
+
+    /// The program to be started as the keeper, for a host that cannot call
+    /// [`caesium::init`](crate::init()) first: the `caesium` command, for one.
+    #[must_use]
+    pub fn keeper_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.process.keeper_program = Some(program.into());
         self
     }
 
@@ -39,11 +55,15 @@ impl EngineOptions {
     ///
     /// As [`ProcessEngine::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<ProcessEngine, Error> {
-        let supervision = self.supervision;
+        let chosen = self.process.clone();
         self.open_with(path, |home| {
             let mut options = ProcessOptions::new(home.dir);
             options.copied = home.copied;
-            options.supervision = supervision;
+            if let Some(supervision) = chosen.supervision {
+                options.supervision = supervision;
+            }
+            options.on_death = chosen.on_death;
+            options.keeper_program = chosen.keeper_program;
             ProcessDriver::new(options)
         })
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use caesium::driver::process::{ProcessDriver, ProcessOptions};
+use caesium::driver::process::{ProcessDriver, ProcessOptions, Supervision};
 use caesium::driver::{Command, Driver, Handle, Observation, Order, Remembered, Sighting};
 use caesium::lifecycle::{Ending, Evidence, Stop, WaitStatus};
 use caesium::log::{LogChunk, LogItem, LogNext, LogQuery, LogSource, Stream};
@@ -45,6 +45,13 @@ impl Exit {
     }
 }
 
+/// Who supervises in this test binary.
+pub fn supervision() -> Supervision {
+    let binary = std::env::current_exe().unwrap();
+    let name = binary.file_name().unwrap().to_str().unwrap();
+    if name.starts_with("keeper") { Supervision::Keeper } else { Supervision::InHost }
+}
+
 impl World {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -57,7 +64,10 @@ impl World {
         Self::with(ProcessOptions::new(atoms))
     }
 
-    pub fn with(options: ProcessOptions) -> Self {
+    /// In a test binary whose name begins with `keeper` the keeper supervises, in every other one its host.
+    pub fn with(mut options: ProcessOptions) -> Self {
+        options.supervision = supervision();
+        options.keeper_program = Some(env!("CARGO_BIN_EXE_caesium").into());
         let atoms = options.dir.clone();
         let driver = ProcessDriver::new(options).unwrap();
         let seen = Seen::default();

@@ -57,9 +57,19 @@ impl Context {
         self.prepared.lock().remove(&atom)
     }
 
+    /// Gives back what was set aside and is not wanted after all.
+    pub(super) fn release(&self, atom: AtomId) {
+        if let Some(prepared) = self.take_prepared(atom) {
+            let dir = prepared.dir.clone();
+            drop(prepared);
+            self.forget_log(atom);
+            dir.remove();
+        }
+    }
+
     /// Registers a log that is being written from now on.
     pub(super) fn begin_log(&self, atom: AtomId) -> Arc<LogShared> {
-        let log = LogShared::new(atom, Arc::clone(&self.mailbox));
+        let log = LogShared::new(atom, Arc::clone(&self.mailbox) as _);
         self.logs.lock().insert(atom, Arc::clone(&log));
         log
     }

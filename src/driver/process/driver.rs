@@ -10,8 +10,9 @@ use std::thread::{self, JoinHandle};
 use parking_lot::Mutex;
 
 use super::context::Context;
-use super::dir::trouble;
+use super::dir::{AtomDir, trouble};
 use super::identity::Place;
+use super::keeper::{Client, Launcher, Purpose, is_served};
 use super::log::LogReader;
 use super::mailbox::{Mailbox, Message};
 use super::monitor::Monitor;
@@ -32,13 +33,35 @@ pub const FDS_PER_RUNNING_ATOM: usize = 4;
 pub const FDS_PER_DRIVER: usize = 2;
 
 /// Who supervises the atoms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Supervision {
+    /// The keeper: a small process of its own, one for each store, that outlives its hosts. Atoms go on when
+    /// the host is killed, their output is kept, and how they end is witnessed.
+    ///
+    /// It is this very program if [`caesium::init`](crate::init()) was called, else the program
+    /// of [`ProcessOptions::keeper_program`], else a `caesium` beside this program or on its `PATH`.
+    Keeper,
     /// A thread of the host. Atoms outlive a host that is killed, and are
-    /// adopted by the next one; what ended while there was none is `unknown`.
-    #[default]
+    /// adopted by the next one; what ended while there was none is `unknown`. Limits and users cannot be set.
     InHost,
+}
+
+impl Default for Supervision {
+    /// The keeper in a program that has called [`caesium::init`](crate::init()), the host in any other.
+    fn default() -> Self {
+        if is_served() { Self::Keeper } else { Self::InHost }
+    }
+}
+
+/// What becomes of living atoms when their host dies without closing its engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDeath {
+    /// They live on, and whoever opens the store next has them. The default: a crash is no reason to lose work.
+    #[default]
+    Survive,
+    /// The keeper stops them, each with its own grace. Without a keeper nobody is there to do it.
+    Stop,
 }
 
 /// How a [`ProcessDriver`] works.
@@ -51,20 +74,37 @@ pub struct ProcessOptions {
     pub copied: bool,
     /// Who supervises the atoms.
     pub supervision: Supervision,
+    /// What becomes of them when this host dies.
+    pub on_death: OnDeath,
+    /// The program to be started as the keeper: one that calls [`caesium::init`](crate::init()) first.
+    pub keeper_program: Option<PathBuf>,
 }
 
 impl ProcessOptions {
     /// For atoms below `dir`, which is made if it is not there.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), copied: false, supervision: Supervision::default() }
+        Self {
+            dir: dir.into(),
+            copied: false,
+            supervision: Supervision::default(),
+            on_death: OnDeath::default(),
+            keeper_program: None,
+        }
     }
 }
 
 /// The driver whose atoms are processes of this machine.
 #[derive(Debug)]
 pub struct ProcessDriver {
-    context: Arc<Context>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    atoms: PathBuf,
+    watcher: Watcher,
+}
+
+/// Who watches.
+#[derive(Debug)]
+enum Watcher {
+    Thread { context: Arc<Context>, thread: Mutex<Option<JoinHandle<()>>> },
+    Keeper(Client),
 }
 
 impl ProcessDriver {
@@ -72,21 +112,32 @@ impl ProcessDriver {
     ///
     /// # Errors
     ///
-    /// When the directory cannot be made, descriptors have run out, or `/proc` is not there.
+    /// When the directory cannot be made, descriptors have run out, `/proc` is not
+    /// there, or no program is found that can be the keeper.
     pub fn new(options: ProcessOptions) -> Result<Self, DriverError> {
-        let ProcessOptions { dir, copied, supervision } = options;
-        match supervision {
-            Supervision::InHost => {}
-        }
+        let ProcessOptions { dir, copied, supervision, on_death, keeper_program } = options;
         DirBuilder::new()
             .mode(0o700)
             .recursive(true)
             .create(&dir)
             .map_err(|error| trouble(&dir, error))?;
-        let place = Place::here()?;
-        let mailbox = Mailbox::new().map_err(|error| trouble(&dir, error))?;
-        let context = Context::new(dir, copied, place, Arc::new(mailbox));
-        Ok(Self { context: Arc::new(context), thread: Mutex::default() })
+        let watcher = match supervision {
+            Supervision::InHost => {
+                let mailbox = Mailbox::new().map_err(|error| trouble(&dir, error))?;
+                let context = Context::new(dir.clone(), copied, Place::here()?, Arc::new(mailbox));
+                Watcher::Thread { context: Arc::new(context), thread: Mutex::default() }
+            }
+            Supervision::Keeper => {
+                let purpose = match on_death {
+                    OnDeath::Survive => Purpose::Work,
+                    OnDeath::Stop => Purpose::WorkAndStop,
+                };
+                let home = dir.parent().unwrap_or(&dir);
+                let launcher = Launcher::new(home, &dir, keeper_program, purpose)?;
+                Watcher::Keeper(Client::new(launcher, copied))
+            }
+        };
+        Ok(Self { atoms: dir, watcher })
     }
 
     /// Opens what an atom printed, by its id.
@@ -99,8 +150,11 @@ impl ProcessDriver {
         atom: AtomId,
         query: &LogQuery,
     ) -> Result<Box<dyn LogSource>, DriverError> {
-        let live = self.context.log(atom);
-        let dir = self.context.dir(atom).path().to_path_buf();
+        let live = match &self.watcher {
+            Watcher::Thread { context, .. } => context.log(atom),
+            Watcher::Keeper(client) => client.watch_log(atom, query.follow && query.lossless)?,
+        };
+        let dir = AtomDir::new(&self.atoms, atom).path().to_path_buf();
         Ok(Box::new(LogReader::new(dir, query.clone(), live)?))
     }
 }
@@ -111,18 +165,13 @@ impl Driver for ProcessDriver {
     }
 
     fn start(&self, observer: Observer) -> Result<(), DriverError> {
-        let path = &self.context.atoms;
-        let monitor = Monitor::new(Arc::clone(&self.context), observer)
-            .map_err(|error| trouble(path, error))?;
-        let thread = thread::Builder::new()
-            .name("caesium-process".to_owned())
-            .spawn(move || monitor.run())
-            .map_err(|source| DriverError::Exhausted {
-                what: "threads",
-                hint: "raise RLIMIT_NPROC or the pids limit of the host's cgroup".to_owned(),
-                source: Some(source),
-            })?;
-        *self.thread.lock() = Some(thread);
+        let (context, thread) = match &self.watcher {
+            Watcher::Thread { context, thread } => (context, thread),
+            Watcher::Keeper(client) => return client.start(observer),
+        };
+        let monitor = Monitor::new(Arc::clone(context), observer)
+            .map_err(|error| trouble(&self.atoms, error))?;
+        *thread.lock() = Some(spawn_thread(move || monitor.run())?);
         Ok(())
     }
 
@@ -147,28 +196,34 @@ impl Driver for ProcessDriver {
     }
 
     fn prepare(&self, atom: AtomId, spec: &AtomSpec) -> Result<(), DriverError> {
-        self.context.prepare(atom, spec)
+        match &self.watcher {
+            Watcher::Thread { context, .. } => context.prepare(atom, spec),
+            Watcher::Keeper(client) => client.prepare(atom, spec),
+        }
     }
 
     fn release(&self, atom: AtomId) {
-        if let Some(prepared) = self.context.take_prepared(atom) {
-            let dir = prepared.dir.clone();
-            drop(prepared);
-            self.context.forget_log(atom);
-            dir.remove();
+        match &self.watcher {
+            Watcher::Thread { context, .. } => context.release(atom),
+            Watcher::Keeper(client) => client.release(atom),
         }
     }
 
     fn send(&self, command: Command) -> Result<(), DriverError> {
-        if self.context.mailbox.put(Message::Command(command)) {
-            Ok(())
-        } else {
-            Err(DriverError::Closed)
+        match &self.watcher {
+            Watcher::Thread { context, .. } => {
+                if context.mailbox.put(Message::Command(command)) {
+                    Ok(())
+                } else {
+                    Err(DriverError::Closed)
+                }
+            }
+            Watcher::Keeper(client) => client.send(command),
         }
     }
 
     fn residue(&self) -> Result<Vec<AtomId>, DriverError> {
-        let dir = &self.context.atoms;
+        let dir = &self.atoms;
         let names = || -> std::io::Result<Vec<AtomId>> {
             let mut atoms = Vec::new();
             for entry in dir.read_dir()? {
@@ -188,14 +243,32 @@ impl Driver for ProcessDriver {
     }
 
     fn close(&self) {
-        // Whoever comes second waits for the first.
-        let mut thread = self.thread.lock();
-        self.context.mailbox.put(Message::Close);
-        if let Some(Err(panic)) = thread.take().map(JoinHandle::join) {
-            tracing::error!(?panic, "the monitor of the process driver panicked");
+        match &self.watcher {
+            Watcher::Thread { context, thread } => {
+                // Whoever comes second waits for the first.
+                let mut thread = thread.lock();
+                context.mailbox.put(Message::Close);
+                if let Some(Err(panic)) = thread.take().map(JoinHandle::join) {
+                    tracing::error!(?panic, "the monitor of the process driver panicked");
+                }
+                context.close();
+            }
+            Watcher::Keeper(client) => client.close(),
         }
-        self.context.close();
     }
+}
+
+/// Starts the one thread that a driver has.
+pub(super) fn spawn_thread(
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, DriverError> {
+    thread::Builder::new().name("caesium-process".to_owned()).spawn(body).map_err(|source| {
+        DriverError::Exhausted {
+            what: "threads",
+            hint: "raise RLIMIT_NPROC or the pids limit of the host's cgroup".to_owned(),
+            source: Some(source),
+        }
+    })
 }
 
 impl Drop for ProcessDriver {

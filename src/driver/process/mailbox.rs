@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::log::Author;
 use crate::atom::AtomId;
 use crate::driver::Command;
 
@@ -69,6 +70,13 @@ impl Mailbox {
         // Before the queue: a message that comes after this wakes again. EAGAIN only says that nothing came.
         let _ = rustix::io::read(&self.wake, &mut counter);
         std::mem::take(&mut self.queue.lock().messages)
+    }
+}
+
+impl Author for Mailbox {
+    fn resume(&self, atom: AtomId) {
+        // A driver that has closed holds nobody up.
+        let _ = self.put(Message::Resume(atom));
     }
 }
 

@@ -18,6 +18,7 @@ mod dir;
 mod driver;
 mod exit;
 mod identity;
+mod keeper;
 mod leftovers;
 mod log;
 mod mailbox;
@@ -32,6 +33,8 @@ mod timers;
 mod watched;
 
 pub use driver::{
-    FDS_PER_ATOM, FDS_PER_DRIVER, FDS_PER_RUNNING_ATOM, ProcessDriver, ProcessOptions, Supervision,
+    FDS_PER_ATOM, FDS_PER_DRIVER, FDS_PER_RUNNING_ATOM, OnDeath, ProcessDriver, ProcessOptions,
+    Supervision,
 };
+pub(crate) use keeper::{can_serve, serve_if_asked};
 pub use spawn::{DEFAULT_PATH, MARKER};

@@ -1,8 +1,9 @@
 //! The monitor: one thread, one epoll, all atoms.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,12 @@ use rustix::io::Errno;
 use super::context::Context;
 use super::dir::AtomDir;
 use super::exit::Ended;
+use super::keeper::Link;
 use super::log::{HEADER, MAX_PAYLOAD, Turn};
 use super::mailbox::Message;
 use super::marker::Mark;
 use super::stop::{Ladder, Step};
+use super::sys::ChildSignal;
 use super::timers::{Timer, TimerKind, Timers};
 use super::watched::{Phase, Watched};
 use crate::atom::AtomId;
@@ -33,11 +36,27 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The event of the mailbox. Atoms have serial numbers from 1.
 const MAILBOX: u64 = 0;
 
+/// Of the socket that hosts connect to.
+pub(super) const LISTENER: u64 = 1;
+
+/// Of the host that is connected.
+pub(super) const CONNECTION: u64 = 2;
+
+/// A child of the keeper has ended.
+pub(super) const CHILD: u64 = 3;
+
 /// Watches atoms. Knows nothing of engines and journals: commands in, observations out.
 pub(super) struct Monitor {
     pub(super) context: Arc<Context>,
-    observer: Observer,
-    epoll: OwnedFd,
+    /// Who is told what happens; in the keeper nobody directly.
+    observer: Option<Observer>,
+    /// In the keeper: the way to the host.
+    pub(super) link: Option<Link>,
+    /// In the keeper: what happened in this turn.
+    pub(super) told: RefCell<Vec<Observation>>,
+    pub(super) epoll: OwnedFd,
+    /// In the keeper: says that a child has ended.
+    pub(super) children: Option<ChildSignal>,
     atoms: HashMap<u64, Watched>,
     by_id: HashMap<AtomId, u64>,
     last_serial: u64,
@@ -45,7 +64,7 @@ pub(super) struct Monitor {
     /// Atoms that were stopped before the order to start them came.
     pub(super) withdrawn: HashSet<AtomId>,
     buffer: Vec<u8>,
-    closing: bool,
+    pub(super) closing: bool,
 }
 
 /// What an event is about: the low two bits of its number.
@@ -97,14 +116,41 @@ fn wait_for(left: Duration) -> Timespec {
 }
 
 impl Monitor {
+    /// In a host: it tells `observer`.
     pub(super) fn new(context: Arc<Context>, observer: Observer) -> io::Result<Self> {
+        Self::with(context, Some(observer), None)
+    }
+
+    /// In the keeper: it tells whoever is connected.
+    pub(super) fn keeper(context: Arc<Context>, link: Link) -> io::Result<Self> {
+        let mut monitor = Self::with(context, None, Some(link))?;
+        let children = ChildSignal::new()?;
+        let data = epoll::EventData::new_u64(CHILD);
+        epoll::add(&monitor.epoll, &children, data, epoll::EventFlags::IN)?;
+        monitor.children = Some(children);
+        Ok(monitor)
+    }
+
+    fn with(
+        context: Arc<Context>,
+        observer: Option<Observer>,
+        link: Option<Link>,
+    ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let data = epoll::EventData::new_u64(MAILBOX);
-        epoll::add(&epoll, &*context.mailbox, data, epoll::EventFlags::IN)?;
+        let listen = |fd: BorrowedFd<'_>, data| {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN)
+        };
+        listen(context.mailbox.as_fd(), MAILBOX)?;
+        if let Some(link) = &link {
+            listen(link.listener(), LISTENER)?;
+        }
         Ok(Self {
             context,
             observer,
+            link,
+            told: RefCell::default(),
             epoll,
+            children: None,
             atoms: HashMap::new(),
             by_id: HashMap::new(),
             last_serial: 0,
@@ -132,11 +178,18 @@ impl Monitor {
                 self.event(event.data.u64());
             }
             self.fire_timers();
+            self.end_turn();
         }
     }
 
     pub(super) fn emit(&self, observation: Observation) {
-        (self.observer)(observation);
+        if let Some(observer) = &self.observer {
+            observer(observation);
+        } else if let Some(link) = &self.link
+            && observation.atom().is_none_or(|atom| link.knows(atom))
+        {
+            self.told.borrow_mut().push(observation);
+        }
     }
 
     /// Tells how an atom ended, and writes it down for a later host before.
@@ -146,9 +199,15 @@ impl Monitor {
     }
 
     fn event(&mut self, data: u64) {
-        if data == MAILBOX {
-            self.read_mailbox();
-            return;
+        match data {
+            MAILBOX => {
+                let messages = self.context.mailbox.take();
+                return self.handle(messages);
+            }
+            LISTENER => return self.accept(),
+            CONNECTION => return self.converse(),
+            CHILD => return self.reap_orphans(),
+            _ => {}
         }
         // An atom that went earlier in this turn is not found, and nothing is done.
         let serial = data >> 2;
@@ -158,8 +217,8 @@ impl Monitor {
         }
     }
 
-    fn read_mailbox(&mut self) {
-        let messages = self.context.mailbox.take();
+    /// Does what it is told.
+    pub(super) fn handle(&mut self, messages: Vec<Message>) {
         let mut to_stop: HashMap<AtomId, usize> = HashMap::new();
         for message in &messages {
             if let Message::Command(Command::Stop { atom, .. }) = message {
@@ -250,6 +309,26 @@ impl Monitor {
 
     pub(super) fn is_watched(&self, atom: AtomId) -> bool {
         self.by_id.contains_key(&atom)
+    }
+
+    /// Whether there is nothing to watch.
+    pub(super) fn is_idle(&self) -> bool {
+        self.atoms.is_empty()
+    }
+
+    /// What runs, with the grace that it was given.
+    pub(super) fn running(&self) -> Vec<(u64, Duration)> {
+        let running = |(serial, watched): (&u64, &Watched)| {
+            matches!(watched.phase, Phase::Running(_)).then(|| (*serial, watched.spec.get_grace()))
+        };
+        self.atoms.iter().filter_map(running).collect()
+    }
+
+    /// Which atom's leader a child of this process is.
+    pub(super) fn serial_of_pid(&self, pid: u32) -> Option<u64> {
+        let is_it =
+            |watched: &Watched| watched.leader().is_some_and(|leader| leader.identity().pid == pid);
+        self.atoms.iter().find(|(_, watched)| is_it(watched)).map(|(serial, _)| *serial)
     }
 
     pub(super) fn serial_of(&self, atom: AtomId) -> Option<u64> {
@@ -440,7 +519,7 @@ impl Monitor {
 
     // ---- endings
 
-    fn leader_event(&mut self, serial: u64) {
+    pub(super) fn leader_event(&mut self, serial: u64) {
         let Some(watched) = self.atoms.get_mut(&serial) else { return };
         if watched.leader().is_none_or(|leader| !leader.has_ended()) {
             return;

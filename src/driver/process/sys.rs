@@ -2,11 +2,11 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitIdOptions};
 
 use crate::atom::Usage;
 use crate::lifecycle::WaitStatus;
@@ -156,5 +156,94 @@ pub(super) fn wait_ended(pidfd: impl AsFd, deadline: Instant) -> bool {
         if left.is_zero() {
             return false;
         }
+    }
+}
+
+/// A descriptor that is readable when a child of this process has ended.
+///
+/// For the keeper alone, whose children are all its own: SIGCHLD is blocked in the thread that makes it.
+#[derive(Debug)]
+pub(super) struct ChildSignal(OwnedFd);
+
+impl ChildSignal {
+    /// Blocks SIGCHLD and makes the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// When descriptors have run out.
+    pub(super) fn new() -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset makes the set a valid one, and the calls after it take a
+        // valid set; a null pointer says that the old mask is not wanted.
+        let fd = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+            libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call has just made this descriptor, and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Takes the signals that have come.
+    pub(super) fn clear(&self) {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        while rustix::io::read(&self.0, &mut info).is_ok_and(|bytes| bytes > 0) {}
+    }
+}
+
+impl AsFd for ChildSignal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A child of this process that has ended and was not reaped; it stays so.
+pub(super) fn ended_child() -> Option<u32> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the pointer is valid for a write of its type for the whole call.
+    let result =
+        unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options.bits().cast_signed()) };
+    if result < 0 {
+        return None;
+    }
+    // SAFETY: zeroed memory is a valid value, and the kernel wrote nothing else than such a value.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: this field is the active one of a SIGCHLD report, and of the zeroed one that says that none has ended.
+    let pid = unsafe { info.si_pid() };
+    u32::try_from(pid).ok().filter(|pid| *pid != 0)
+}
+
+/// Reaps a child that has ended.
+pub(super) fn reap_child(pid: u32) {
+    if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::Pid(pid),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
+    }
+}
+
+/// Goes on in a child of this process, in its own session, and ends this process.
+///
+/// For a process that has one thread: what others hold would stay held in the child.
+///
+/// # Errors
+///
+/// When processes have run out.
+pub(super) fn detach() -> io::Result<()> {
+    // SAFETY: this process has one thread, as the caller says.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            rustix::process::setsid()?;
+            Ok(())
+        }
+        // SAFETY: ends the process without running what the child is going to run, or anything else.
+        _ => unsafe { libc::_exit(0) },
     }
 }

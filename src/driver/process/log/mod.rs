@@ -12,5 +12,5 @@ mod writer;
 pub(super) use format::{HEADER, MAX_PAYLOAD};
 pub(super) use pump::{Pump, Turn};
 pub(super) use reader::LogReader;
-pub(super) use shared::LogShared;
-pub(super) use writer::LogWriter;
+pub(super) use shared::{Author, LogShared};
+pub(super) use writer::{LogWriter, remove_surplus};

@@ -7,13 +7,22 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::atom::AtomId;
-use crate::driver::process::mailbox::{Mailbox, Message};
+use crate::driver::process::keeper::Extent;
+
+/// Who writes a log, here or in another process.
+pub(crate) trait Author: std::fmt::Debug + Send + Sync {
+    /// A lossless reader has moved on, and the writer was held up: it can go on.
+    fn resume(&self, atom: AtomId);
+
+    /// The oldest segment that is needed is another one now. Of interest to a writer that cannot look itself.
+    fn needed(&self, _atom: AtomId, _segment: Option<u64>) {}
+}
 
 /// Shared by the writer of a log and its readers.
 #[derive(Debug)]
 pub(crate) struct LogShared {
     atom: AtomId,
-    mailbox: Arc<Mailbox>,
+    author: Arc<dyn Author>,
     state: Mutex<LogState>,
     changed: Condvar,
 }
@@ -41,8 +50,8 @@ pub(super) struct LogState {
 }
 
 impl LogShared {
-    pub(crate) fn new(atom: AtomId, mailbox: Arc<Mailbox>) -> Arc<Self> {
-        Arc::new(Self { atom, mailbox, state: Mutex::default(), changed: Condvar::new() })
+    pub(crate) fn new(atom: AtomId, author: Arc<dyn Author>) -> Arc<Self> {
+        Arc::new(Self { atom, author, state: Mutex::default(), changed: Condvar::new() })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LogState> {
@@ -110,7 +119,7 @@ impl LogShared {
     }
 
     /// Lets a reader in that nothing may be dropped for.
-    pub(super) fn enter(&self, segment: u64) -> u64 {
+    pub(crate) fn enter(&self, segment: u64) -> u64 {
         let mut state = self.state.lock();
         let number = state.next_reader;
         state.next_reader += 1;
@@ -119,8 +128,9 @@ impl LogShared {
     }
 
     /// Says which segment such a reader has come to; `None` when it has gone.
-    pub(super) fn moved(&self, reader: u64, segment: Option<u64>) {
+    pub(crate) fn moved(&self, reader: u64, segment: Option<u64>) {
         let mut state = self.state.lock();
+        let before = state.needed();
         match segment {
             Some(segment) => {
                 for (_, at) in state.lossless.iter_mut().filter(|(number, _)| *number == reader) {
@@ -129,11 +139,33 @@ impl LogShared {
             }
             None => state.lossless.retain(|(number, _)| *number != reader),
         }
-        if std::mem::take(&mut state.held_up) {
-            drop(state);
-            // A driver that has closed holds nobody up.
-            let _ = self.mailbox.put(Message::Resume(self.atom));
+        let (after, held_up) = (state.needed(), std::mem::take(&mut state.held_up));
+        drop(state);
+        if before != after {
+            self.author.needed(self.atom, after);
         }
+        if held_up {
+            self.author.resume(self.atom);
+        }
+    }
+
+    /// Whether there is a reader that nothing may be dropped for.
+    pub(crate) fn has_lossless(&self) -> bool {
+        !self.state.lock().lossless.is_empty()
+    }
+
+    /// How far it has come.
+    pub(crate) fn extent(&self) -> Extent {
+        let state = self.state.lock();
+        Extent { segment: state.segment, written: state.written, complete: state.complete }
+    }
+
+    /// Takes over how far it has come from where it is written.
+    pub(crate) fn advance(&self, extent: Extent) {
+        let mut state = self.state.lock();
+        (state.segment, state.written) = (extent.segment, extent.written);
+        state.complete |= extent.complete;
+        self.notify(&state);
     }
 
     /// The oldest segment that somebody still needs.

@@ -201,7 +201,7 @@ impl LogWriter {
 }
 
 /// Removes what a finished log has beyond its bound and nobody needs any more.
-pub(super) fn remove_surplus(dir: &Path, shared: &LogShared) {
+pub(crate) fn remove_surplus(dir: &Path, shared: &LogShared) {
     for number in shared.take_surplus() {
         let _ = fs::remove_file(segment_path(dir, number));
     }

@@ -1,0 +1,15 @@
+//! The keeper: a small process for each store that watches its atoms and outlives its hosts.
+
+mod client;
+mod daemon;
+mod launch;
+mod link;
+mod serve;
+mod wire;
+
+pub(super) use client::Client;
+pub(crate) use daemon::serve_if_asked;
+pub(crate) use launch::can_serve;
+pub(super) use launch::{Launcher, is_served};
+pub(super) use link::Link;
+pub(super) use wire::{Extent, Purpose};

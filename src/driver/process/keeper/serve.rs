@@ -1,0 +1,222 @@
+//! The monitor in the keeper: what it does for the host at the other end of the socket.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+
+use rustix::event::epoll;
+
+use super::link::{Line, Link};
+use super::wire::{Preparation, Request};
+use crate::atom::AtomId;
+use crate::driver::process::mailbox::Message;
+use crate::driver::process::marker::Trace;
+use crate::driver::process::monitor::{CONNECTION, Monitor};
+use crate::driver::process::sys::{self, ChildSignal};
+use crate::driver::{Command, DriverError, Observation, Order, Remembered};
+use crate::lifecycle::StopCause;
+use crate::time;
+
+impl Monitor {
+    /// Lets the next host in. The last one has gone: only one can have the store.
+    pub(in crate::driver::process) fn accept(&mut self) {
+        while let Some(stream) = self.link.as_mut().and_then(|link| link.accept()) {
+            self.connect(stream);
+        }
+    }
+
+    /// Goes on with this host.
+    pub(super) fn connect(&mut self, stream: UnixStream) {
+        // What the one before had ordered counts, down to the last byte that it sent.
+        self.converse();
+        if self.link.as_mut().is_some_and(|link| link.is_connected()) {
+            self.disconnected(false);
+        }
+        let Some(link) = self.link.as_mut() else { return };
+        if let Err(error) = link.connect(stream) {
+            tracing::warn!(%error, "cannot listen to a host");
+            return;
+        }
+        let data = epoll::EventData::new_u64(CONNECTION);
+        let added = match self.link.as_ref().and_then(Link::stream) {
+            Some(fd) => epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN),
+            None => Ok(()),
+        };
+        if let Err(error) = added {
+            tracing::error!(%error, "cannot listen to a host");
+            self.disconnected(false);
+        }
+    }
+
+    /// Does what the host asks for.
+    pub(in crate::driver::process) fn converse(&mut self) {
+        let mut requests = Vec::new();
+        let Some(link) = self.link.as_mut() else { return };
+        let line = link.listen(&mut requests);
+        let messages = requests.into_iter().filter_map(|request| self.message(request)).collect();
+        self.handle(messages);
+        match line {
+            Line::Open => {}
+            Line::Ended { stop } => self.disconnected(stop),
+            Line::Leave => {
+                tracing::info!("leaving the atoms to another keeper");
+                self.closing = true;
+            }
+        }
+    }
+
+    /// What can be done at once is done; the rest is a message like those of a host of its own.
+    fn message(&mut self, request: Request) -> Option<Message> {
+        match request {
+            Request::Command(command) => {
+                match &command {
+                    Command::Look(Remembered { order: Order { atom, .. }, .. })
+                    | Command::Start(Order { atom, .. })
+                    | Command::Stop { atom, .. }
+                    | Command::Remove { atom, .. } => self.link.as_mut()?.know(*atom),
+                    Command::Sync { .. } => {}
+                }
+                return Some(Message::Command(command));
+            }
+            Request::Start(atom) => {
+                let link = self.link.as_mut()?;
+                let order = link.take_order(atom);
+                link.know(atom);
+                if order.is_none() {
+                    tracing::debug!(%atom, "ordered to start what was not prepared");
+                }
+                return order.map(|order| Message::Command(Command::Start(order)));
+            }
+            Request::Prepare { id, order } => self.prepare(id, order),
+            Request::Release(atom) => self.release(atom),
+            Request::WatchLog { id, atom, lossless } => {
+                let log = self.context.log(atom);
+                self.link.as_mut()?.watch(id, atom, lossless, log);
+            }
+            Request::NeedLog(atom, segment) => {
+                let dir = self.context.dir(atom);
+                self.link.as_mut()?.need(atom, segment, dir.path());
+            }
+            Request::UnwatchLog(atom) => {
+                let dir = self.context.dir(atom);
+                self.link.as_mut()?.unwatch(atom, dir.path());
+            }
+            Request::Forget(atom) => {
+                self.context.dir(atom).remove();
+                self.link.as_mut()?.observed(Observation::Removed { atom, at: time::now() });
+            }
+            Request::Close => {}
+        }
+        None
+    }
+
+    fn prepare(&mut self, id: u64, preparation: Preparation) {
+        let Preparation { mut order, secrets } = preparation;
+        let atom = order.atom;
+        if !secrets.is_empty() {
+            let mut spec = (*order.spec).clone();
+            for (key, value) in secrets {
+                spec = spec.secret_env(key, value.0);
+            }
+            order.spec = spec.into();
+        }
+        let dir = self.context.dir(atom);
+        let mut result = self.context.prepare(atom, &order.spec);
+        if let Err(DriverError::Io { source, .. }) = &result
+            && source.kind() == ErrorKind::AlreadyExists
+            && matches!(dir.marker().trace(), Trace::Prepared(_))
+        {
+            // By a keeper that died; it never ran.
+            dir.remove();
+            result = self.context.prepare(atom, &order.spec);
+        }
+        let done = result.is_ok();
+        let Some(link) = self.link.as_mut() else { return };
+        link.answer_prepare(id, result, dir.path());
+        if done {
+            link.prepared(order);
+        }
+    }
+
+    fn release(&mut self, atom: AtomId) {
+        if let Some(link) = self.link.as_mut() {
+            link.take_order(atom);
+        }
+        self.context.release(atom);
+    }
+
+    /// The host has gone: what it prepared and did not order to start will never run.
+    fn disconnected(&mut self, stop: bool) {
+        self.told.take();
+        let Some(link) = self.link.as_mut() else { return };
+        for atom in link.disconnect(&self.context) {
+            if let Some(prepared) = self.context.take_prepared(atom) {
+                prepared.dir.remove_fifos();
+            }
+            self.context.forget_log(atom);
+        }
+        if stop {
+            tracing::info!("the host died, and its atoms are stopped as it wished");
+            for (serial, grace) in self.running() {
+                self.stop_watched(serial, StopCause::Requested, grace, false);
+            }
+        }
+    }
+
+    /// Reaps what has ended: leaders by their pidfds, and what their trees left to the keeper, the subreaper.
+    pub(in crate::driver::process) fn reap_orphans(&mut self) {
+        self.children.as_ref().map(ChildSignal::clear);
+        while let Some(pid) = sys::ended_child() {
+            match self.serial_of_pid(pid) {
+                Some(serial) => {
+                    self.leader_event(serial);
+                    // Its tracer has to let go of it first; it is reaped when its pidfd says so.
+                    if sys::ended_child() == Some(pid) {
+                        break;
+                    }
+                }
+                None => sys::reap_child(pid),
+            }
+        }
+    }
+
+    /// The end of a turn: what there is to tell is told, and nobody stays without a reason.
+    pub(in crate::driver::process) fn end_turn(&mut self) {
+        let Some(link) = self.link.as_mut() else { return };
+        for observation in self.told.take() {
+            match &observation {
+                Observation::Exited { atom, .. }
+                | Observation::StartFailed { atom, .. }
+                | Observation::NeverStarted { atom, .. }
+                | Observation::LostSight { atom, .. }
+                | Observation::Removed { atom, .. } => link.forget(*atom),
+                Observation::Started { .. }
+                | Observation::StopBegan { .. }
+                | Observation::Contradiction { .. }
+                | Observation::Seen { .. }
+                | Observation::Synced { .. } => {}
+            }
+            link.observed(observation);
+        }
+        match link.flush() {
+            Ok(None) => {}
+            Ok(Some(awaits_room)) => self.await_room(awaits_room),
+            Err(error) => {
+                tracing::debug!(%error, "a host has gone");
+                self.disconnected(false);
+            }
+        }
+        if self.link.as_mut().is_some_and(|link| !link.is_connected()) && self.is_idle() {
+            self.closing = true;
+        }
+    }
+
+    fn await_room(&mut self, awaits: bool) {
+        let mut flags = epoll::EventFlags::IN;
+        flags.set(epoll::EventFlags::OUT, awaits);
+        let data = epoll::EventData::new_u64(CONNECTION);
+        let Some(fd) = self.link.as_ref().and_then(Link::stream) else { return };
+        if let Err(error) = epoll::modify(&self.epoll, fd, data, flags) {
+            tracing::error!(%error, "cannot wait for a host to read");
+        }
+    }
+}
