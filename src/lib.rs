@@ -59,7 +59,7 @@ mod store;
 mod text;
 mod time;
 
-pub use atom::{Atom, AtomId, AtomSpec, LABEL};
+pub use atom::{Atom, AtomId, AtomSpec, LABEL, Leftovers};
 pub use durability::Durability;
 #[cfg(target_os = "linux")]
 pub use engine::ProcessEngine;

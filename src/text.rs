@@ -114,3 +114,31 @@ pub(crate) mod optional_duration {
         Ok(Option::<Wrapped>::deserialize(deserializer)?.map(|wrapped| wrapped.0))
     }
 }
+
+/// Optional permission bits: octal text in JSON, as umask(1) prints them, a number in the journal.
+pub(crate) mod optional_octal {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<u32>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            value.map(|bits| format!("{bits:04o}")).serialize(serializer)
+        } else {
+            value.serialize(serializer)
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u32>, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = Option::<String>::deserialize(deserializer)?;
+            text.map(|text| u32::from_str_radix(&text, 8).map_err(serde::de::Error::custom))
+                .transpose()
+        } else {
+            Option::deserialize(deserializer)
+        }
+    }
+}

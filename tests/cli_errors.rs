@@ -9,7 +9,7 @@ use cli_harness::Place;
 #[test]
 fn what_cannot_be_understood_is_said_in_one_line() {
     let place = Place::new();
-    let cases: [(&[&str], i32, &str); 22] = [
+    let cases: [(&[&str], i32, &str); 25] = [
         (&["nope"], 2, "'nope'"),
         (&["--nope"], 2, "--nope"),
         (&["ps", "--nope"], 2, "see `caesium ps --help`"),
@@ -31,6 +31,9 @@ fn what_cannot_be_understood_is_said_in_one_line() {
         (&["run", "--pids", "many", "true"], 125, "'many'"),
         (&["run", "--cpus", "half", "true"], 125, "'half'"),
         (&["run", "--rlimit", "files=1", "true"], 125, "nofile"),
+        (&["run", "--umask", "u=rwx", "true"], 125, "022"),
+        (&["run", "--leftovers", "eat", "true"], 125, "kill, keep"),
+        (&["run", "--nice", "very", "true"], 125, "'very'"),
         (&["run", "--timeout", "10", "true"], 125, "300ms"),
     ];
     for (args, status, said) in cases {
@@ -50,6 +53,10 @@ fn a_spec_that_cannot_be_run_is_refused_before_anything_is_made() {
         (&["--timeout", "0s"], "timeout"),
         (&["--cpus", "0"], "cpus"),
         (&["--memory", "0"], "memory"),
+        (&["--nice", "-21"], "nice"),
+        (&["--oom-score-adj", "1001"], "oom_score_adj"),
+        (&["--umask", "1000"], "umask"),
+        (&["--group", ""], "group"),
         (&["--env", "A=1", "--secret-env", "A=2"], "both"),
     ] {
         let done = place.sh(options, "exit 0");

@@ -92,7 +92,7 @@ fn what_cannot_be_started_says_why_in_one_line() {
     std::fs::write(&garbage, b"\0neither a script nor a binary").unwrap();
     std::fs::set_permissions(&garbage, PermissionsExt::from_mode(0o755)).unwrap();
     let garbage = garbage.to_str().unwrap();
-    let cases: [(&[&str], i32, &str); 10] = [
+    let cases: [(&[&str], i32, &str); 11] = [
         (&["/nonexistent"], 127, "exec_not_found"),
         (&["no-such-program-anywhere"], 127, "exec_not_found"),
         (&["/etc/passwd"], 126, "exec_permission"),
@@ -103,6 +103,7 @@ fn what_cannot_be_started_says_why_in_one_line() {
         (&["--user", "no-such-user-here", "true"], 125, "bad_user"),
         (&["--memory", "64M", "true"], 125, "limit_unsupported"),
         (&["--rlimit", "nofile=64", "true"], 125, "limit_unsupported"),
+        (&["--umask", "077", "true"], 125, "limit_unsupported"),
     ];
     for (args, status, reason) in cases {
         let done = place.run([&["run"], args].concat());
@@ -113,6 +114,19 @@ fn what_cannot_be_started_says_why_in_one_line() {
         assert_eq!(atom["reason"], reason);
         assert_eq!((&atom["pid"], &atom["started_at"]), (&json!(null), &json!(null)));
     }
+}
+
+#[test]
+fn what_was_asked_for_is_shown_whether_it_could_be_had_or_not() {
+    let place = Place::new();
+    let options = ["--nice", "-5", "--oom-score-adj", "-10", "--umask", "27", "--group", "0"];
+    let args =
+        [&["run", "--no-new-privs", "--leftovers", "keep"], &options[..], &["true"]].concat();
+    place.run(args);
+    let spec = place.newest()["spec"].clone();
+    assert_eq!((&spec["nice"], &spec["oom_score_adj"]), (&json!(-5), &json!(-10)));
+    assert_eq!((&spec["umask"], &spec["group"]), (&json!("0027"), &json!("0")));
+    assert_eq!((&spec["no_new_privs"], &spec["leftovers"]), (&json!(true), &json!("keep")));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use caesium::atom::{AtomSpec, Limits, PlannedRetry, Resource, Usage};
+use caesium::atom::{AtomSpec, Leftovers, Limits, PlannedRetry, Resource, Usage};
 use caesium::journal::{Creation, Fact, Journal, JournalOptions, Note, Record};
 use caesium::lifecycle::{
     Backoff, Ending, Event, Evidence, OnInvalid, Outcome, OutcomeSet, Reason, RetryPolicy,
@@ -36,6 +36,7 @@ fn whole_spec() -> AtomSpec {
         .workdir("/tmp")
         .stdin_file("/dev/null")
         .name("golden")
+        .key("request-1")
         .label("team", "journal")
         .timeout(Duration::from_secs(60))
         .grace(Duration::from_millis(1500))
@@ -46,7 +47,13 @@ fn whole_spec() -> AtomSpec {
             cpus: Some(0.5),
             rlimits: vec![(Resource::ALL[0], 1024)],
         })
+        .leftovers(Leftovers::Keep)
+        .nice(-5)
+        .oom_score_adj(500)
         .user("nobody")
+        .group("nogroup")
+        .umask(0o27)
+        .no_new_privs(true)
         .on_invalid(OnInvalid::Retry)
         .retry(RetryPolicy {
             max_attempts: 3,
@@ -60,6 +67,7 @@ fn noted(event: Event) -> Fact {
     usage.user = Duration::from_micros(1234);
     usage.max_rss = 4096;
     usage.peak_memory = Some(8192);
+    usage.killed_leftovers = 2;
     let note = Note {
         detail: Some("a detail".into()),
         handle: Some(b"handle".as_slice().into()),

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use caesium::atom::{Limits, Resource};
+use caesium::atom::{Leftovers, Limits, Resource};
 use caesium::driver::{Command, Driver, Observation, Order};
 use caesium::lifecycle::{Reason, WaitStatus};
 use caesium::{AtomSpec, Outcome};
@@ -129,6 +129,16 @@ fn each_way_not_to_start_has_its_reason() {
         Limits { rlimits: vec![(Resource::Nofile, 100)], ..Limits::default() },
     ] {
         check(sh("true").limits(limits), Reason::LimitUnsupported, "keeper");
+    }
+    for asked in [
+        sh("true").nice(1),
+        sh("true").oom_score_adj(1),
+        sh("true").umask(0o77),
+        sh("true").no_new_privs(true),
+        sh("true").group("0"),
+        sh("true").leftovers(Leftovers::Keep),
+    ] {
+        check(asked, Reason::LimitUnsupported, "keeper");
     }
 }
 

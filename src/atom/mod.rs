@@ -4,8 +4,10 @@ mod bytes;
 mod id;
 mod json;
 mod known;
+mod leftovers;
 mod limits;
 mod spec;
+mod stdin;
 mod usage;
 
 #[cfg(target_os = "linux")]
@@ -15,11 +17,13 @@ pub(crate) use bytes::HIDDEN;
 pub use id::{AtomId, BadAtomId};
 pub(crate) use known::Known;
 pub use known::{Atom, PlannedRetry};
+pub use leftovers::Leftovers;
 pub use limits::{Limits, Resource};
 pub use spec::{
     AtomSpec, DEFAULT_GRACE, DEFAULT_LOG_MAX, MAX_NAME_BYTES, MAX_SPEC_BYTES, MIN_LOG_MAX,
     SpecError,
 };
+use stdin::Stdin;
 pub use usage::Usage;
 
 /// The label that every engine puts on every atom; its value is the engine's name.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{Bytes, Hidden, Secret};
-use super::{LABEL, Limits};
+use super::{LABEL, Leftovers, Limits, Stdin};
 use crate::lifecycle::{OnInvalid, RetryPolicy};
 
 /// What an atom is asked to be: a program and how to run it.
@@ -37,16 +37,24 @@ pub struct AtomSpec {
     secret_env: BTreeMap<String, Secret>,
     env_clear: bool,
     workdir: Option<Bytes>,
-    stdin: Option<Bytes>,
+    stdin: Stdin,
     name: Option<String>,
+    key: Option<String>,
     labels: BTreeMap<String, String>,
     #[serde(with = "crate::text::optional_duration")]
     timeout: Option<Duration>,
     #[serde(with = "crate::text::duration")]
     grace: Duration,
+    leftovers: Leftovers,
     log_max: u64,
     limits: Limits,
+    nice: Option<i32>,
+    oom_score_adj: Option<i32>,
     user: Option<String>,
+    group: Option<String>,
+    #[serde(with = "crate::text::optional_octal")]
+    umask: Option<u32>,
+    no_new_privs: bool,
     on_invalid: OnInvalid,
     retry: RetryPolicy,
 }
@@ -78,14 +86,21 @@ impl AtomSpec {
             secret_env: BTreeMap::new(),
             env_clear: false,
             workdir: None,
-            stdin: None,
+            stdin: Stdin::Null,
             name: None,
+            key: None,
             labels: BTreeMap::new(),
             timeout: None,
             grace: DEFAULT_GRACE,
+            leftovers: Leftovers::default(),
             log_max: DEFAULT_LOG_MAX,
             limits: Limits::default(),
+            nice: None,
+            oom_score_adj: None,
             user: None,
+            group: None,
+            umask: None,
+            no_new_privs: false,
             on_invalid: OnInvalid::default(),
             retry: RetryPolicy::default(),
         }
@@ -138,7 +153,15 @@ impl AtomSpec {
     /// Reads standard input from a file; from `/dev/null` when not set.
     #[must_use]
     pub fn stdin_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.stdin = Some(Bytes(path.into().into_os_string()));
+        self.stdin = Stdin::File(Bytes(path.into().into_os_string()));
+        self
+    }
+
+    /// Reads standard input from a pipe that the host writes to. Refused by
+    /// [`validate`](Self::validate) until there is a way to write to it.
+    #[must_use]
+    pub fn stdin_pipe(mut self) -> Self {
+        self.stdin = Stdin::Pipe;
         self
     }
 
@@ -146,6 +169,14 @@ impl AtomSpec {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Names the request itself, so that one that is made twice can be known for the same: chosen
+    /// by the caller, formed like a name.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
         self
     }
 
@@ -170,6 +201,14 @@ impl AtomSpec {
         self
     }
 
+    /// What becomes of processes that are left when its leader has exited by itself; they are
+    /// killed when not set. A stop ends them all in any case.
+    #[must_use]
+    pub fn leftovers(mut self, leftovers: Leftovers) -> Self {
+        self.leftovers = leftovers;
+        self
+    }
+
     /// How many bytes of output are kept, the newest; [`DEFAULT_LOG_MAX`] when not set.
     #[must_use]
     pub fn log_max(mut self, bytes: u64) -> Self {
@@ -184,10 +223,49 @@ impl AtomSpec {
         self
     }
 
-    /// Runs it as another user: a name or a number.
+    /// Sets its nice value, −20 (favoured) to 19 (yields to everything); see nice(2). The
+    /// host's own when not set. To go below that needs a privilege.
+    #[must_use]
+    pub fn nice(mut self, nice: i32) -> Self {
+        self.nice = Some(nice);
+        self
+    }
+
+    /// Sets how readily the kernel kills it when memory runs out, −1000 (never) to 1000 (first);
+    /// see `oom_score_adj` in proc(5). The host's own when not set. To go below that needs a privilege.
+    #[must_use]
+    pub fn oom_score_adj(mut self, adjustment: i32) -> Self {
+        self.oom_score_adj = Some(adjustment);
+        self
+    }
+
+    /// Runs it as another user: a name or a number. It has that user's groups.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
+        self
+    }
+
+    /// Runs it in this group, a name or a number, instead of its user's own.
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Sets the permission bits, 0 to 0o777, that files which it makes do not get; see umask(2).
+    /// The host's own when not set.
+    #[must_use]
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.umask = Some(mask);
+        self
+    }
+
+    /// Whether no program that it executes may give it more privileges than it has, set-user-ID
+    /// ones included; see `PR_SET_NO_NEW_PRIVS` in prctl(2). Off when not set.
+    #[must_use]
+    pub fn no_new_privs(mut self, on: bool) -> Self {
+        self.no_new_privs = on;
         self
     }
 
@@ -229,14 +307,17 @@ impl AtomSpec {
         if let Some(key) = self.env.keys().find(|key| self.secret_env.contains_key(*key)) {
             return Err(SpecError::new("env", format!("has {key} both as a secret and openly")));
         }
-        for (field, path) in [("workdir", &self.workdir), ("stdin", &self.stdin)] {
+        check(self.stdin != Stdin::Pipe, "stdin", "as a pipe is not supported yet: give a file")?;
+        for (field, path) in [("workdir", self.get_workdir()), ("stdin", self.get_stdin_file())] {
             if let Some(path) = path {
-                check(!path.0.is_empty(), field, "is empty")?;
-                no_nul(field, &path.0)?;
+                check(!path.as_os_str().is_empty(), field, "is empty")?;
+                no_nul(field, path.as_os_str())?;
             }
         }
-        if let Some(name) = &self.name {
-            check_name("name", name)?;
+        for (field, name) in [("name", &self.name), ("key", &self.key)] {
+            if let Some(name) = name {
+                check_name(field, name)?;
+            }
         }
         for (key, value) in &self.labels {
             check_name("labels", key)?;
@@ -250,7 +331,7 @@ impl AtomSpec {
         if let Some(cpus) = self.limits.cpus {
             check(cpus.is_finite() && cpus > 0.0, "cpus", "is not a number above zero")?;
         }
-        check(self.user.as_deref() != Some(""), "user", "is empty")?;
+        self.check_attributes()?;
         check(
             self.retry.max_attempts >= 1,
             "retry",
@@ -276,17 +357,43 @@ impl AtomSpec {
         Ok(())
     }
 
+    /// Checks what its processes are given beside limits.
+    fn check_attributes(&self) -> Result<(), SpecError> {
+        let within =
+            |value: Option<i32>, low, high| value.is_none_or(|value| (low..=high).contains(&value));
+        check(within(self.nice, -20, 19), "nice", "is outside -20 to 19")?;
+        check(
+            within(self.oom_score_adj, -1000, 1000),
+            "oom_score_adj",
+            "is outside -1000 to 1000",
+        )?;
+        check(
+            self.umask.is_none_or(|mask| mask <= 0o777),
+            "umask",
+            "has other bits than permissions: 0 to 777 (octal) is allowed",
+        )?;
+        for (field, name) in [("user", &self.user), ("group", &self.group)] {
+            if let Some(name) = name {
+                check(!name.is_empty(), field, "is empty")?;
+                no_nul(field, OsStr::new(name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes of everything of variable length.
     fn size(&self) -> usize {
-        let text = |value: &Option<Bytes>| value.as_ref().map_or(0, |value| value.0.len());
+        let path = |path: Option<&Path>| path.map_or(0, |path| path.as_os_str().len());
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         self.program.0.len()
             + self.args.iter().map(|arg| arg.0.len() + 8).sum::<usize>()
             + self.get_env().map(|(key, value)| key.len() + value.len() + 16).sum::<usize>()
             + self.labels.iter().map(|(key, value)| key.len() + value.len() + 16).sum::<usize>()
-            + text(&self.workdir)
-            + text(&self.stdin)
+            + path(self.get_workdir())
+            + path(self.get_stdin_file())
             + self.limits.rlimits.len() * 16
-            + self.user.as_ref().map_or(0, String::len)
+            + text(&self.user)
+            + text(&self.group)
     }
 
     /// The program, as it was asked for.
@@ -332,14 +439,27 @@ impl AtomSpec {
         self.workdir.as_ref().map(|dir| Path::new(dir.as_os_str()))
     }
 
-    /// The file that standard input comes from.
+    /// The file that standard input comes from, if it comes from one.
     pub fn get_stdin_file(&self) -> Option<&Path> {
-        self.stdin.as_ref().map(|path| Path::new(path.as_os_str()))
+        match &self.stdin {
+            Stdin::File(path) => Some(Path::new(path.as_os_str())),
+            Stdin::Null | Stdin::Pipe => None,
+        }
+    }
+
+    /// Whether standard input is a pipe.
+    pub fn get_stdin_pipe(&self) -> bool {
+        self.stdin == Stdin::Pipe
     }
 
     /// Its name.
     pub fn get_name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// What its caller named the request.
+    pub fn get_key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// The labels that were asked for; an atom also has [`LABEL`](super::LABEL).
@@ -357,6 +477,11 @@ impl AtomSpec {
         self.grace
     }
 
+    /// What becomes of processes that its leader leaves behind.
+    pub fn get_leftovers(&self) -> Leftovers {
+        self.leftovers
+    }
+
     /// How many bytes of its output are kept.
     pub fn get_log_max(&self) -> u64 {
         self.log_max
@@ -367,9 +492,34 @@ impl AtomSpec {
         &self.limits
     }
 
+    /// Its nice value, if another than the host's.
+    pub fn get_nice(&self) -> Option<i32> {
+        self.nice
+    }
+
+    /// How readily it is killed for want of memory, if otherwise than the host.
+    pub fn get_oom_score_adj(&self) -> Option<i32> {
+        self.oom_score_adj
+    }
+
     /// The user it runs as, if another than the host's.
     pub fn get_user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// The group it runs in, if another than its user's.
+    pub fn get_group(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+
+    /// Its umask, if another than the host's.
+    pub fn get_umask(&self) -> Option<u32> {
+        self.umask
+    }
+
+    /// Whether it can gain no privileges.
+    pub fn get_no_new_privs(&self) -> bool {
+        self.no_new_privs
     }
 
     /// What becomes of it when it turns invalid.

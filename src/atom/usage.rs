@@ -22,4 +22,6 @@ pub struct Usage {
     pub written_bytes: Option<u64>,
     /// The most memory at one time of all processes together, in bytes, where a cgroup tells.
     pub peak_memory: Option<u64>,
+    /// How many processes had to be killed after the leader had gone.
+    pub killed_leftovers: u32,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueHint};
 
 use super::values::{self, Moment};
-use crate::atom::Resource;
+use crate::atom::{Leftovers, Resource};
 use crate::lifecycle::Drawing;
 use crate::log::Stream;
 
@@ -119,6 +119,9 @@ pub(super) struct Run {
     /// How long a stop waits between SIGTERM and SIGKILL [default: 10s]
     #[arg(long, value_name = "DUR", value_parser = values::duration)]
     pub(super) grace: Option<Duration>,
+    /// What becomes of processes that are left when its leader has exited by itself [default: kill]
+    #[arg(long, value_name = "kill|keep", value_parser = values::leftovers())]
+    pub(super) leftovers: Option<Leftovers>,
     /// Limit the memory of all its processes together: a number of bytes, or with K, M, G
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(super) memory: Option<u64>,
@@ -131,9 +134,24 @@ pub(super) struct Run {
     /// Set a limit of setrlimit(2), soft and hard: nofile=1024
     #[arg(long, value_name = "NAME=N", value_parser = values::rlimit)]
     pub(super) rlimit: Vec<(Resource, u64)>,
+    /// Set its nice value: -20 (favoured) to 19 (yields to everything)
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(super) nice: Option<i32>,
+    /// How readily it is killed when memory runs out: -1000 (never) to 1000 (first)
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(super) oom_score_adj: Option<i32>,
     /// Run it as another user: a name or a number
     #[arg(long)]
     pub(super) user: Option<String>,
+    /// Run it in this group instead of its user's own: a name or a number
+    #[arg(long)]
+    pub(super) group: Option<String>,
+    /// The permissions that files which it makes do not get, in octal: 077
+    #[arg(long, value_name = "OCTAL", value_parser = values::octal)]
+    pub(super) umask: Option<u32>,
+    /// No program that it executes may give it more privileges
+    #[arg(long)]
+    pub(super) no_new_privs: bool,
     /// Read standard input from a file [default: /dev/null]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) stdin: Option<PathBuf>,

@@ -66,13 +66,28 @@ fn spec(args: Run) -> Result<AtomSpec, Failure> {
     if let Some(grace) = args.grace {
         spec = spec.grace(grace);
     }
+    if let Some(leftovers) = args.leftovers {
+        spec = spec.leftovers(leftovers);
+    }
     if let Some(bytes) = args.log_max {
         spec = spec.log_max(bytes);
     }
     if let Some(user) = args.user {
         spec = spec.user(user);
     }
-    Ok(spec.limits(Limits {
+    if let Some(group) = args.group {
+        spec = spec.group(group);
+    }
+    if let Some(nice) = args.nice {
+        spec = spec.nice(nice);
+    }
+    if let Some(adjustment) = args.oom_score_adj {
+        spec = spec.oom_score_adj(adjustment);
+    }
+    if let Some(mask) = args.umask {
+        spec = spec.umask(mask);
+    }
+    Ok(spec.no_new_privs(args.no_new_privs).limits(Limits {
         memory: args.memory,
         pids: args.pids,
         cpus: args.cpus,

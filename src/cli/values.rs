@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::atom::{HIDDEN, Resource};
+use crate::atom::{HIDDEN, Leftovers, Resource};
 use crate::lifecycle::Drawing;
 use crate::log::Stream;
 use crate::time::{Timestamp, now};
@@ -116,6 +116,12 @@ pub(super) fn rlimit(text: &str) -> Result<(Resource, u64), String> {
     Ok((resource, limit))
 }
 
+/// Permission bits: `022`, `77`. Their range is the specification's to check.
+pub(super) fn octal(text: &str) -> Result<u32, String> {
+    let bits = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| u32::from_str_radix(text, 8));
+    bits.and_then(Result::ok).ok_or_else(|| "an umask is an octal number, like 022".into())
+}
+
 /// A parser for one of the library's own names, which completions know too.
 fn named<T>(names: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
 where
@@ -123,6 +129,10 @@ where
 {
     let names: Vec<PossibleValue> = names.into_iter().map(PossibleValue::new).collect();
     clap::builder::PossibleValuesParser::new(names).try_map(|name| name.parse())
+}
+
+pub(super) fn leftovers() -> impl TypedValueParser<Value = Leftovers> {
+    named(Leftovers::ALL.iter().map(|leftovers| leftovers.as_str()))
 }
 
 pub(super) fn stream() -> impl TypedValueParser<Value = Stream> {
@@ -136,6 +146,16 @@ pub(super) fn drawing() -> impl TypedValueParser<Value = Drawing> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_umask_is_octal() {
+        for (text, bits) in [("0", 0), ("22", 0o22), ("0077", 0o77), ("777", 0o777)] {
+            assert_eq!(octal(text), Ok(bits), "{text}");
+        }
+        for text in ["", "8", "-1", "+7", "0o22", "u=rwx", "777777777777"] {
+            assert!(octal(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_powers_of_1024() {

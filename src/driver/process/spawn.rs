@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fcntl_setfl, open};
 
-use crate::atom::{AtomId, AtomSpec};
+use crate::atom::{AtomId, AtomSpec, Leftovers};
 use crate::lifecycle::Reason;
 
 /// The environment variable that every process of an atom is started with: its atom's id.
@@ -104,12 +104,18 @@ fn check_limits(spec: &AtomSpec) -> Result<(), Failure> {
         ("pids", limits.pids.is_some()),
         ("cpus", limits.cpus.is_some()),
         ("rlimits", !limits.rlimits.is_empty()),
+        ("nice", spec.get_nice().is_some()),
+        ("oom_score_adj", spec.get_oom_score_adj().is_some()),
+        ("group", spec.get_group().is_some()),
+        ("umask", spec.get_umask().is_some()),
+        ("no_new_privs", spec.get_no_new_privs()),
+        ("leftovers=keep", spec.get_leftovers() == Leftovers::Keep),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((name, _)) => Err(Failure::new(
             Reason::LimitUnsupported,
             format!(
-                "{name} cannot be limited by a host that supervises by itself: that needs the keeper"
+                "{name} cannot be had from a host that supervises by itself: that needs the keeper"
             ),
         )),
         None => Ok(()),
