@@ -385,17 +385,22 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes.windows(needle.len()).position(|window| window == needle)
 }
 
-/// Whether `actual` can be what a torn write of `expected` at `offset` left:
-/// of each sector's part a beginning, which can be all or nothing of it. A write
-/// that failed may have ended anywhere, and each sector of it be lost then.
+/// Whether `actual` can be what a torn write of `expected` at `offset` left. A write that
+/// failed may have ended anywhere, and each sector of it be lost then; but where it ended
+/// within the first sector, nothing of the second was ever written.
 fn is_torn(expected: &[u8], actual: &[u8], offset: usize) -> bool {
     let Some(actual) = actual.get(..expected.len()) else { return false };
-    let first = (SECTOR - offset % SECTOR).min(expected.len());
-    [0..first, first..expected.len()].into_iter().all(|part| {
-        let (expected, actual) = (&expected[part.clone()], &actual[part]);
+    let border = (SECTOR - offset % SECTOR).min(expected.len());
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let is_beginning = |expected: &[u8], actual: &[u8]| {
         let same = expected.iter().zip(actual).take_while(|(left, right)| left == right).count();
-        actual[same..].iter().all(|byte| *byte == 0)
-    })
+        is_zero(&actual[same..])
+    };
+    let (first, second) = actual.split_at(border);
+    let whole = first == &expected[..border];
+    is_beginning(&expected[..border], first)
+        && is_beginning(&expected[border..], second)
+        && (whole || is_zero(first) || is_zero(second))
 }
 
 /// Whether most bytes are what they should be.
