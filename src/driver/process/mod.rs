@@ -30,6 +30,8 @@ mod start;
 mod stop;
 mod sys;
 mod timers;
+#[allow(dead_code, reason = "the keeper is what calls it")]
+mod tree;
 mod watched;
 
 pub use driver::{

@@ -1,0 +1,242 @@
+//! Where cgroups can be made for a store, and making them.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use super::files;
+use super::group::{Group, Node};
+use super::hierarchy::{Controller, Hierarchy, Kind};
+use super::limit;
+use super::store_group::{LEAF, StoreGroup};
+use super::trial::Subject;
+use crate::atom::{AtomId, Limits};
+use crate::driver::process::spawn::Failure;
+use crate::lifecycle::Reason;
+
+/// The hierarchies in which cgroups can be made for a store: found out once, by trying.
+///
+/// An atom always gets one in the hierarchy that contains it best (v2; else v1's
+/// freezer and pids) and in v1's memory, whose counter is the evidence of an OOM
+/// kill. A limited atom gets one in all of them, so that it is also measured.
+#[derive(Debug)]
+pub(in crate::driver::process) struct Cgroups {
+    stores: Vec<StoreGroup>,
+}
+
+impl Cgroups {
+    /// Looks for them, below this process's own cgroup in each hierarchy.
+    ///
+    /// Makes one in each, has a child moved into it, and kills the child. Whatever
+    /// refuses any of that is not used. Nothing of it is left. `store_name` has to
+    /// be one that no other store has, and a part of a file name.
+    ///
+    /// This process is forked: to be called where that is cheap and safe.
+    pub(in crate::driver::process) fn find(store_name: &str) -> Self {
+        let store_dir = format!("caesium-{store_name}");
+        let found = Hierarchy::all().and_then(|mut all| {
+            // The one that the child is killed in comes last.
+            all.sort_by_key(|hierarchy| matches!(hierarchy.kind, Kind::V2 { .. }));
+            if all.is_empty() {
+                return Ok(Vec::new());
+            }
+            let subject = Subject::start()?;
+            let (mut usable, mut tried) = (Vec::new(), Vec::new());
+            for mut hierarchy in all {
+                hierarchy.settle(&store_dir, LEAF);
+                let store = hierarchy.base.join(&store_dir);
+                match try_out(hierarchy, &store_dir, &subject) {
+                    Ok(store) => usable.push(store),
+                    Err(error) => {
+                        tracing::debug!(cgroup = %store.display(), %error, "no cgroup can be made here");
+                    }
+                }
+                tried.push(store);
+            }
+            drop(subject);
+            for store in tried {
+                if let Err(error) = files::remove_tree(&store.join(TRIAL)) {
+                    tracing::warn!(cgroup = %store.display(), %error, "a trial is left behind");
+                }
+                // Not when atoms of an earlier keeper are in it.
+                drop(fs::remove_dir(&store));
+            }
+            Ok(usable)
+        });
+        let stores = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot find out which cgroups there are");
+            Vec::new()
+        });
+        Self { stores }
+    }
+
+    /// Whether an atom's processes can be told from others, and ended together.
+    pub(in crate::driver::process) fn can_contain(&self) -> bool {
+        !self.stores.is_empty()
+    }
+
+    /// Makes the cgroup of an atom, with its limits set, in every hierarchy that it needs.
+    ///
+    /// # Errors
+    ///
+    /// When a limit that was asked for cannot be set, or no cgroup can be made. Nothing is left behind then.
+    pub(in crate::driver::process) fn create(
+        &self,
+        atom: AtomId,
+        limits: &Limits,
+    ) -> Result<Group, Failure> {
+        let asked = limit::asked(limits)?;
+        // What each limit is set in, found before anything is made.
+        let mut providers = Vec::new();
+        for limit in &asked {
+            let store = self.provider(limit.controller).ok_or_else(|| {
+                limit.failure(
+                    "there is no cgroup with this controller that may be written to here; \
+                     run the host as root, or in a cgroup that is delegated to it",
+                )
+            })?;
+            providers.push(store);
+        }
+        let name = atom.to_string();
+        let mut nodes = Vec::new();
+        let made = self.make_nodes(&name, !asked.is_empty(), &mut nodes).and_then(|()| {
+            for (limit, store) in asked.iter().zip(providers) {
+                store.enable(limit.controller).map_err(|why| limit.failure(&why))?;
+                limit.set(&store.dir.join(&name), &store.hierarchy.kind)?;
+            }
+            Ok(())
+        });
+        let group = Group::new(atom, nodes);
+        match made {
+            Ok(()) => Ok(group),
+            Err(failure) => {
+                if let Err(error) = group.remove() {
+                    tracing::warn!(%atom, %error, "a cgroup that was not needed is left behind");
+                }
+                for store in &self.stores {
+                    // Only if it is empty.
+                    let _ = fs::remove_dir(&store.dir);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn make_nodes(&self, name: &str, all: bool, nodes: &mut Vec<Node>) -> Result<(), Failure> {
+        for store in &self.stores {
+            let contains = self.contains_with(store);
+            if !contains && !all && !store.hierarchy.binds(Controller::Memory) {
+                continue;
+            }
+            match store.make_dir(name) {
+                Ok(dir) => nodes.push(Node { hierarchy: Arc::clone(&store.hierarchy), dir }),
+                // Whoever needs it for a limit hears of it when the limit is set.
+                Err(error) if !contains => {
+                    tracing::warn!(cgroup = %store.dir.display(), %error, "cannot make a cgroup");
+                }
+                Err(error) => {
+                    let dir = store.dir.join(name);
+                    return Err(Failure::new(
+                        Reason::ExecFailed,
+                        format!("cannot make its cgroup {}: {error}", dir.display()),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is one of those that an atom is contained with.
+    fn contains_with(&self, store: &StoreGroup) -> bool {
+        let rank = |store: &StoreGroup| match &store.hierarchy.kind {
+            Kind::V2 { .. } => 2,
+            Kind::V1(controllers)
+                if controllers.contains(&Controller::Freezer)
+                    || controllers.contains(&Controller::Pids) =>
+            {
+                1
+            }
+            Kind::V1(_) => 0,
+        };
+        let best = self.stores.iter().map(rank).max();
+        best == Some(rank(store))
+    }
+
+    fn provider(&self, controller: Controller) -> Option<&StoreGroup> {
+        self.stores.iter().find(|store| store.hierarchy.binds(controller))
+    }
+
+    /// The cgroup of an atom that an earlier keeper made, wherever that one ran.
+    pub(in crate::driver::process) fn reopen(&self, atom: AtomId) -> Option<Group> {
+        let name = atom.to_string();
+        let nodes: Vec<_> = self
+            .stores
+            .iter()
+            .filter_map(|store| {
+                let dir = store.find(&name)?;
+                Some(Node { hierarchy: Arc::clone(&store.hierarchy), dir })
+            })
+            .collect();
+        (!nodes.is_empty()).then(|| Group::new(atom, nodes))
+    }
+
+    /// The atoms of this store that have a cgroup, needed or not.
+    pub(in crate::driver::process) fn leftover_groups(&self) -> Vec<AtomId> {
+        let mut atoms: Vec<_> = self.stores.iter().flat_map(StoreGroup::atoms).collect();
+        atoms.sort_unstable();
+        atoms.dedup();
+        atoms
+    }
+
+    /// Removes the store's own cgroups, as far as no atom has one in them.
+    pub(in crate::driver::process) fn remove_store_group(&self) {
+        for store in &self.stores {
+            store.remove();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn stores_mut(&mut self) -> &mut [StoreGroup] {
+        &mut self.stores
+    }
+
+    /// Only those hierarchies, and as a kernel without `cgroup.kill` has them if `kill` is false.
+    #[cfg(test)]
+    pub(super) fn only(
+        store_name: &str,
+        kill: bool,
+        wanted: impl Fn(&Kind) -> bool,
+    ) -> Option<Self> {
+        let store_dir = format!("caesium-{store_name}");
+        let mut stores = Self::find(store_name).stores;
+        stores.retain(|store| wanted(&store.hierarchy.kind));
+        for store in &mut stores {
+            let mut hierarchy = (*store.hierarchy).clone();
+            match &mut hierarchy.kind {
+                Kind::V2 { kill: has } => *has = *has && kill,
+                Kind::V1(_) => {}
+            }
+            *store = StoreGroup::new(hierarchy, &store_dir);
+        }
+        (!stores.is_empty()).then_some(Self { stores })
+    }
+}
+
+/// The cgroup that the trial is made in.
+const TRIAL: &str = "trial";
+
+/// Tries a hierarchy out with a child.
+fn try_out(mut hierarchy: Hierarchy, store_dir: &str, subject: &Subject) -> io::Result<StoreGroup> {
+    let dir = StoreGroup::new(hierarchy.clone(), store_dir).make_dir(TRIAL)?;
+    files::write(&dir.join("cgroup.procs"), &subject.pid().to_string())?;
+    if files::members(&dir)? != [subject.pid()] {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a process that joined it is not listed in it",
+        ));
+    }
+    if let Kind::V2 { kill } = &mut hierarchy.kind {
+        *kill = files::write(&dir.join("cgroup.kill"), "1").is_ok() && subject.was_killed();
+    }
+    Ok(StoreGroup::new(hierarchy, store_dir))
+}
