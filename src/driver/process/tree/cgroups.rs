@@ -113,10 +113,7 @@ impl Cgroups {
                 if let Err(error) = group.remove() {
                     tracing::warn!(%atom, %error, "a cgroup that was not needed is left behind");
                 }
-                for store in &self.stores {
-                    // Only if it is empty.
-                    let _ = fs::remove_dir(&store.dir);
-                }
+                self.remove_store_group();
                 Err(failure)
             }
         }

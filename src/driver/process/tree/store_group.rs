@@ -103,6 +103,11 @@ impl StoreGroup {
             if files::words(&file)?.iter().any(|word| word == name) {
                 continue;
             }
+            // The kernel refuses memory then, but not pids or cpu: it would make the
+            // cgroup a threaded one, and what is below it unfit for processes.
+            if has_inner_processes(dir)? {
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
             files::write(&file, &format!("+{name}"))?;
         }
         Ok(())
@@ -164,22 +169,19 @@ impl StoreGroup {
 
     /// The atoms that have a cgroup here.
     pub(super) fn atoms(&self) -> Vec<AtomId> {
-        let mut atoms = Vec::new();
-        for dir in std::iter::once(&self.dir).chain(self.elsewhere()) {
-            let Ok(entries) = fs::read_dir(dir) else { continue };
-            let names = entries.flatten().map(|entry| entry.file_name());
-            atoms.extend(names.filter_map(|name| name.to_str()?.parse::<AtomId>().ok()));
-        }
-        atoms
+        let dirs = std::iter::once(&self.dir).chain(self.elsewhere());
+        dirs.flat_map(|dir| atoms_in(dir)).collect()
     }
 
     /// Removes it, if no atom has a cgroup in it.
     pub(super) fn remove(&self) {
-        if self.atoms().is_empty() {
+        if atoms_in(&self.dir).is_empty() {
             // Whatever fails here leaves an empty cgroup, which the next keeper uses.
             let _ = self.step_back();
+            let _ = fs::remove_dir(&self.dir);
         }
-        for dir in std::iter::once(&self.dir).chain(self.elsewhere.get().into_iter().flatten()) {
+        for dir in self.elsewhere.get().into_iter().flatten() {
+            // Refused when something is in it.
             let _ = fs::remove_dir(dir);
         }
     }
@@ -212,6 +214,18 @@ impl StoreGroup {
             found
         })
     }
+}
+
+/// Whether processes are in it that keep controllers from what is below it. Only the root may have both.
+fn has_inner_processes(dir: &Path) -> io::Result<bool> {
+    let is_root = !dir.join("cgroup.type").exists();
+    Ok(!is_root && !fs::read_to_string(dir.join("cgroup.procs"))?.is_empty())
+}
+
+/// The atoms that have a cgroup in this one.
+fn atoms_in(dir: &Path) -> Vec<AtomId> {
+    let named = |dir: PathBuf| dir.file_name()?.to_str()?.parse().ok();
+    subdirectories(dir).into_iter().filter_map(named).collect()
 }
 
 fn subdirectories(dir: &Path) -> Vec<PathBuf> {
