@@ -1,6 +1,7 @@
 //! Against the real kernel, as far as it lets us make cgroups here.
 
 mod accounting;
+mod figures;
 mod hostile;
 mod kills;
 mod limits;
