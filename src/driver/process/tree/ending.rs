@@ -45,7 +45,7 @@ impl Group {
         let mut seen = Seen::new();
         let killed = self.signal_rounds(Signal::KILL, &mut seen, deadline);
         // Whatever happened: a frozen process does not die of it in v1.
-        self.thaw();
+        self.thaw()?;
         killed?;
         self.signal_rounds(Signal::KILL, &mut seen, deadline)
     }
@@ -96,8 +96,8 @@ impl Group {
                 let Some(pidfd) = hold(pid)? else { continue };
                 // After the pidfd is held: whoever is in the group now under this
                 // number is who is hit, or nobody.
-                let (Ok(stat), true) = (ProcStat::read(pid), self.has(pid)) else { continue };
-                if stat.is_zombie() || seen.contains(&(pid, stat.start_time)) {
+                let Some(stat) = known(ProcStat::read(pid))? else { continue };
+                if !self.has(pid)? || stat.is_zombie() || seen.contains(&(pid, stat.start_time)) {
                     continue;
                 }
                 match pidfd_send_signal(&pidfd, signal) {
@@ -130,10 +130,9 @@ impl Group {
     }
 
     /// Whether the process that has this pid is in it, in any hierarchy.
-    fn has(&self, pid: u32) -> bool {
-        fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| {
-            self.nodes().iter().any(|node| node.hierarchy.contains(&node.dir, &text))
-        })
+    fn has(&self, pid: u32) -> io::Result<bool> {
+        let text = known(fs::read_to_string(format!("/proc/{pid}/cgroup")))?.unwrap_or_default();
+        Ok(self.nodes().iter().any(|node| node.hierarchy.contains(&node.dir, &text)))
     }
 
     /// Holds up everything in it, as far as it can be: an error leaves it to the rounds.
@@ -157,7 +156,8 @@ impl Group {
     }
 
     /// Lets go what was frozen, by us or by the atom itself.
-    fn thaw(&self) {
+    fn thaw(&self) -> io::Result<()> {
+        let mut result = Ok(());
         for node in self.nodes() {
             let (file, text) = match &node.hierarchy.kind {
                 // A kill reaches what is frozen here.
@@ -169,10 +169,14 @@ impl Group {
                 Kind::V1(_) => continue,
             };
             // The outermost first: what is nested stays frozen with it.
-            for dir in files::nested(&node.dir).unwrap_or_default().iter().rev() {
-                let _ = files::write(&dir.join(file), text);
-            }
+            let thawed = files::nested(&node.dir).and_then(|dirs| {
+                let mut outermost_first = dirs.iter().rev();
+                outermost_first
+                    .try_for_each(|dir| files::or_gone(files::write(&dir.join(file), text)))
+            });
+            result = result.and(files::or_gone(thawed));
         }
+        result
     }
 }
 
@@ -189,5 +193,19 @@ fn hold(pid: u32) -> io::Result<Option<OwnedFd>> {
         // EINVAL: the number is that of a thread now.
         Err(Errno::SRCH | Errno::INVAL) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What was read of a process; `None` when it is gone. That we ran out of something
+/// tells nothing of it.
+fn known<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) =>
+        {
+            Err(error)
+        }
+        Err(_) => Ok(None),
     }
 }

@@ -1,5 +1,7 @@
 //! Whatever an atom does, nothing of it lives after a kill.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::*;
 
 /// Each role, ended in each way.
@@ -138,4 +140,40 @@ fn the_descriptor_tells_when_the_last_one_has_left() {
         assert!(ready(30), "it is not told that the group is empty");
     }
     played.kill();
+}
+
+#[test]
+fn without_descriptors_a_kill_fails_and_does_not_pretend() {
+    const NAME: &str = "driver::process::tree::tests::kills::without_descriptors_a_kill_fails_and_does_not_pretend";
+    const ALONE: &str = "CAESIUM_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        // In a process of its own: the others here need theirs.
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
+            .env(ALONE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    for way in [Way::UnifiedKill, Way::UnifiedFreeze, Way::LegacyFreezer, Way::LegacyPids] {
+        let Some(cgroups) = cgroups(way, &store_name()) else { continue };
+        let mut played = Played::start(cgroups, "escapee", &Limits::default());
+        let limit = getrlimit(Resource::Nofile);
+        // The numbers that may be given out lie below the limit: none, then one, then …
+        for spare in 0..4 {
+            let free = std::fs::File::open("/dev/null").unwrap();
+            let lowest = std::os::fd::AsRawFd::as_raw_fd(&free) as u64;
+            drop(free);
+            let fewer = Rlimit { current: Some(lowest + spare), ..limit };
+            setrlimit(Resource::Nofile, fewer).unwrap();
+            let killed = played.group().kill();
+            setrlimit(Resource::Nofile, limit).unwrap();
+            match killed {
+                Ok(()) => assert!(played.group().wait_empty(soon()), "{way:?} with {spare}"),
+                Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}"),
+            }
+        }
+        played.kill();
+    }
 }
