@@ -86,12 +86,13 @@ fn a_limit_that_cannot_be_set_is_refused_and_leaves_nothing() {
         }
     }
     let Some(cgroups) = cgroups(Way::Found, &name) else { return };
-    if !can_limit(&cgroups, &Limits { cpus: Some(1.0), ..Limits::default() }) {
+    let limits = Limits { memory: Some(1 << 30), cpus: Some(1.0), ..Limits::default() };
+    if !can_limit(&cgroups, &limits) {
         return;
     }
     cgroups.remove_store_group();
     // The first one is set, the second one is more than the kernel takes.
-    let limits = Limits { memory: Some(1 << 30), cpus: Some(1e15), ..Limits::default() };
+    let limits = Limits { cpus: Some(1e15), ..limits };
     let failure = cgroups.create(AtomId::new(), &limits).unwrap_err();
     assert_eq!(failure.reason, Reason::LimitUnsupported);
     assert!(failure.detail.starts_with("cpus cannot be limited: "), "{}", failure.detail);
