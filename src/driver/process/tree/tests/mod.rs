@@ -141,10 +141,12 @@ impl Drop for Played {
     fn drop(&mut self) {
         if let Some(group) = self.group.take() {
             let _ = group.kill();
-            group.wait_empty(soon());
+            if !group.wait_empty(soon()) {
+                eprintln!("left behind, as it does not end: {:?}", group.join_files());
+                return;
+            }
             let _ = group.remove();
         }
-        let _ = self.leader.kill();
         let _ = self.leader.wait();
         self.cgroups.remove_store_group();
     }
