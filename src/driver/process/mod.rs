@@ -17,6 +17,12 @@ mod context;
 mod dir;
 mod driver;
 mod exit;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the keeper, which will start atoms with it, is to come"
+)]
+mod fork;
 mod identity;
 mod keeper;
 mod leftovers;
@@ -24,6 +30,7 @@ mod log;
 mod mailbox;
 mod marker;
 mod monitor;
+mod program;
 mod signal;
 mod spawn;
 mod start;

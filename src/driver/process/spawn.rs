@@ -4,19 +4,17 @@
 //! absolute path to the program (with a bare name, a changed `PATH` or an
 //! emptied environment would make it fork).
 
-use std::borrow::Cow;
 use std::env;
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fcntl_setfl, open};
 
+use super::program::{classify, resolve};
 use crate::atom::{AtomId, AtomSpec, Leftovers};
 use crate::lifecycle::Reason;
 
@@ -77,7 +75,8 @@ pub(super) fn spawn(
             open_stdin(&workdir.join(path))?
         }
     };
-    let program = resolve(spec, &workdir)?;
+    let host_path = env::var_os("PATH");
+    let program = resolve(spec, &workdir, host_path.as_deref())?;
     let mut command = Command::new(&program.path);
     command
         .arg0(spec.get_program())
@@ -94,7 +93,11 @@ pub(super) fn spawn(
     about_to().map_err(|error| {
         Failure::new(Reason::ExecFailed, format!("cannot write down that it starts: {error}"))
     })?;
-    command.spawn().map_err(|error| classify(&program, &workdir, &error))
+    command.spawn().map_err(|error| match check_workdir(&workdir) {
+        // It may have gone since it was checked; posix_spawn does not tell which path it means.
+        Err(failure) => failure,
+        Ok(()) => classify(&program, &error),
+    })
 }
 
 fn check_limits(spec: &AtomSpec) -> Result<(), Failure> {
@@ -194,142 +197,4 @@ fn open_stdin(path: &Path) -> Result<OwnedFd, Failure> {
     }
     fcntl_setfl(&file, OFlags::empty()).map_err(|error| bad(&error))?;
     Ok(file.into())
-}
-
-/// A program that was found.
-struct Program {
-    /// Its absolute path.
-    path: PathBuf,
-    /// How it may be named in what is kept and shown.
-    shown: String,
-}
-
-/// The absolute path of the program.
-fn resolve(spec: &AtomSpec, workdir: &Path) -> Result<Program, Failure> {
-    let program = spec.get_program();
-    if program.as_bytes().contains(&b'/') {
-        // An absolute path replaces the directory.
-        let path = workdir.join(program);
-        let shown = path.display().to_string();
-        return Ok(Program { path, shown });
-    }
-    let search = search_path(spec);
-    let mut refused = None;
-    for dir in search.value().as_bytes().split(|byte| *byte == b':') {
-        let path = workdir.join(OsStr::from_bytes(dir)).join(program);
-        let Ok(kind) = fs::metadata(&path) else { continue };
-        let shown = search.show(program, &path);
-        if kind.is_file() && accessat(CWD, &path, Access::EXEC_OK, AtFlags::EACCESS).is_ok() {
-            return Ok(Program { path, shown });
-        }
-        refused.get_or_insert(shown);
-    }
-    match refused {
-        Some(shown) => {
-            Err(Failure::new(Reason::ExecPermission, format!("{shown} is not an executable file")))
-        }
-        None => Err(Failure::new(
-            Reason::ExecNotFound,
-            match &search {
-                SearchPath::Given(_) => {
-                    format!("no {} {IN_GIVEN_PATH}", program.display())
-                }
-                SearchPath::Known(path) => {
-                    format!("no {} in PATH ({})", program.display(), path.display())
-                }
-            },
-        )),
-    }
-}
-
-/// Said instead of a `PATH` that is the atom's own.
-const IN_GIVEN_PATH: &str = "in the PATH that the atom was given";
-
-/// The `PATH` that an atom will have.
-enum SearchPath<'a> {
-    /// From its specification. Values from there may be secrets: neither it nor a
-    /// part of it is ever told to anybody.
-    Given(&'a OsStr),
-    /// The host's own, or the default.
-    Known(Cow<'static, OsStr>),
-}
-
-impl SearchPath<'_> {
-    fn value(&self) -> &OsStr {
-        match self {
-            Self::Given(path) => path,
-            Self::Known(path) => path,
-        }
-    }
-
-    /// How a program that was found at `path` may be named.
-    fn show(&self, program: &OsStr, path: &Path) -> String {
-        match self {
-            Self::Given(_) => format!("{} {IN_GIVEN_PATH}", program.display()),
-            Self::Known(_) => path.display().to_string(),
-        }
-    }
-}
-
-fn search_path(spec: &AtomSpec) -> SearchPath<'_> {
-    if let Some((_, given)) = spec.get_env().find(|(key, _)| *key == "PATH") {
-        return SearchPath::Given(given);
-    }
-    let host = if spec.get_env_clear() { None } else { env::var_os("PATH") };
-    SearchPath::Known(host.map_or(Cow::Borrowed(OsStr::new(DEFAULT_PATH)), Cow::Owned))
-}
-
-/// What stood in the way, from the error of a spawn.
-fn classify(program: &Program, workdir: &Path, error: &io::Error) -> Failure {
-    // It may have gone since it was checked; posix_spawn does not tell which path it means.
-    if let Err(failure) = check_workdir(workdir) {
-        return failure;
-    }
-    let Program { path: program, shown } = program;
-    match error.raw_os_error() {
-        Some(libc::ENOENT) if program.exists() => Failure::new(
-            Reason::ExecNotFound,
-            format!("{shown} is there, its interpreter{} is not", interpreter(program)),
-        ),
-        Some(libc::ENOENT | libc::ENOTDIR) => {
-            Failure::new(Reason::ExecNotFound, format!("{shown}: {error}"))
-        }
-        Some(libc::EACCES | libc::EPERM) if program.is_dir() => {
-            Failure::new(Reason::ExecPermission, format!("{shown} is a directory"))
-        }
-        Some(libc::EACCES | libc::EPERM) => {
-            Failure::new(Reason::ExecPermission, format!("{shown}: {error}"))
-        }
-        Some(libc::ENOEXEC) => Failure::new(
-            Reason::ExecFailed,
-            format!(
-                "{shown} is neither a program of this machine nor a script that begins with #!"
-            ),
-        ),
-        Some(libc::E2BIG) => Failure::new(
-            Reason::ExecFailed,
-            format!("{shown}: arguments and environment are too large: {error}"),
-        ),
-        Some(libc::EAGAIN | libc::ENOMEM) => Failure::new(
-            Reason::ExecFailed,
-            format!("{shown}: processes or memory have run out: {error}"),
-        ),
-        _ => Failure::new(Reason::ExecFailed, format!("{shown}: {error}")),
-    }
-}
-
-/// The interpreter that a script names, with a space before it.
-fn interpreter(program: &Path) -> String {
-    use std::io::Read;
-    // Linux reads no more of the first line than this.
-    let mut head = Vec::new();
-    let read = fs::File::open(program).and_then(|file| file.take(256).read_to_end(&mut head));
-    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    match (read, line.strip_prefix(b"#!")) {
-        (Ok(_), Some(line)) => {
-            let line = String::from_utf8_lossy(line);
-            format!(" {}", line.trim())
-        }
-        (Ok(_), None) | (Err(_), _) => String::new(),
-    }
 }

@@ -1,0 +1,109 @@
+//! The child: from the fork to the execution.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::RawFd;
+
+use super::plan::Plan;
+use super::report::{Report, Step};
+use super::sys::{self, Errno, Pointers};
+
+/// Where the socket is once everything else is closed.
+const CHANNEL: RawFd = 3;
+
+/// The status of a child that did not execute its program. Nobody should see it.
+const NOT_EXECUTED: i32 = 127;
+
+/// All that a child uses.
+pub(super) struct Setup<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) argv: Pointers<'a>,
+    pub(super) envp: Pointers<'a>,
+    /// What becomes 0, 1 and 2; all above 2.
+    pub(super) streams: [RawFd; 3],
+    /// Its end of the socket; above 2.
+    pub(super) channel: RawFd,
+    /// The files that it writes itself into.
+    pub(super) joins: &'a [CString],
+    /// The highest descriptor, if that has to be known.
+    pub(super) highest: RawFd,
+}
+
+/// Sets itself up, waits for its go, and executes the program.
+pub(super) fn run(setup: &Setup<'_>) -> Infallible {
+    let mut channel = setup.channel;
+    let report = match prepare(setup, &mut channel) {
+        Ok(()) => {
+            let ready = Report { step: Step::Ready, index: 0, errno: 0 };
+            // Without a go, nothing is executed: whoever would give it is gone.
+            if sys::send(channel, &ready.encode()).is_err() || !sys::receive_byte(channel) {
+                sys::exit(NOT_EXECUTED);
+            }
+            let errno = sys::execute(&setup.plan.program, &setup.argv, &setup.envp);
+            Report { step: Step::Exec, index: 0, errno }
+        }
+        Err(report) => report,
+    };
+    let _ = sys::send(channel, &report.encode());
+    sys::exit(NOT_EXECUTED)
+}
+
+fn at(step: Step) -> impl Fn(Errno) -> Report {
+    move |errno| Report { step, index: 0, errno }
+}
+
+fn at_index(step: Step, index: usize) -> impl Fn(Errno) -> Report {
+    move |errno| Report { step, index: index as u16, errno }
+}
+
+/// The order matters: what needs rights comes before they are given up, what the atom's own
+/// rights decide after, and descriptors are opened before their number is limited.
+fn prepare(setup: &Setup<'_>, channel: &mut RawFd) -> Result<(), Report> {
+    let plan = setup.plan;
+    sys::setsid().map_err(at(Step::Session))?;
+    sys::reset_signals(plan.ignored);
+    for (index, file) in setup.joins.iter().enumerate() {
+        // 0 is whoever writes it.
+        sys::write_file(file, b"0").map_err(at_index(Step::Join, index))?;
+    }
+    if let Some(adjustment) = &plan.oom_score_adj {
+        sys::write_file(c"/proc/self/oom_score_adj", adjustment.to_bytes())
+            .map_err(at(Step::OomScore))?;
+    }
+    for (place, stream) in (0..).zip(setup.streams) {
+        sys::dup2(stream, place).map_err(at(Step::Streams))?;
+    }
+    if *channel != CHANNEL {
+        sys::dup3(*channel, CHANNEL).map_err(at(Step::Channel))?;
+        *channel = CHANNEL;
+    }
+    sys::close_from(CHANNEL + 1, setup.highest);
+    for (index, (resource, value)) in plan.rlimits.iter().enumerate() {
+        sys::set_rlimit(*resource, *value).map_err(at_index(Step::Rlimit, index))?;
+    }
+    if let Some(mask) = plan.umask {
+        sys::umask(mask);
+    }
+    if let Some(value) = plan.nice {
+        sys::nice(value).map_err(at(Step::Nice))?;
+    }
+    if plan.no_new_privs {
+        sys::no_new_privs().map_err(at(Step::Privileges))?;
+    }
+    if let Some(who) = &plan.credentials {
+        sys::set_groups(&who.groups).map_err(at(Step::Groups))?;
+        sys::set_gid(who.gid).map_err(at(Step::Gid))?;
+        sys::set_uid(who.uid).map_err(at(Step::Uid))?;
+        if who.uid != 0 && sys::set_uid(0).is_ok() {
+            return Err(at(Step::WayBack)(0));
+        }
+    }
+    sys::chdir(&plan.workdir).map_err(at(Step::Workdir))?;
+    if let Some(path) = &plan.stdin {
+        sys::close(0);
+        if sys::open_stdin(path).map_err(at(Step::Stdin))? {
+            return Err(at(Step::StdinIsDirectory)(0));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! A child that is set up and waits.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+
+use super::super::spawn::{Failure, Streams};
+use super::child::{Setup, run};
+use super::plan::{Names, Plan};
+use super::report::{REPORT_BYTES, Report, Step};
+use super::sys::{self, Pointers};
+use crate::lifecycle::Reason;
+
+/// A child that sets itself up, and then waits for [`go`](Self::go).
+///
+/// Dropped before that, it ends without having executed anything. Its parent has to wait for
+/// it in any case, also for one that has reported a failure. It costs two descriptors.
+#[derive(Debug)]
+pub(in crate::driver::process) struct Waiting {
+    /// Its pid.
+    pub(in crate::driver::process) pid: u32,
+    /// Itself.
+    pub(in crate::driver::process) pidfd: OwnedFd,
+    channel: OwnedFd,
+    names: Arc<Names>,
+    joined: Vec<String>,
+    ready: bool,
+    told: bool,
+}
+
+impl Waiting {
+    /// Lets it execute its program, as soon as it is set up.
+    ///
+    /// # Errors
+    ///
+    /// When it has gone; its report says more.
+    pub(in crate::driver::process) fn go(&mut self) -> io::Result<()> {
+        send(&self.channel, &[1], SendFlags::NOSIGNAL)?;
+        self.told = true;
+        Ok(())
+    }
+
+    /// Becomes readable when there is something to report.
+    pub(in crate::driver::process) fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// What became of it, without waiting. `None`: nothing yet. To be asked until there is an answer.
+    ///
+    /// `Ok` after the program was executed. A child that somebody kills between its go and the
+    /// execution cannot be told from one that was killed just after; its status says so.
+    pub(in crate::driver::process) fn report(&mut self) -> Option<Result<(), Failure>> {
+        loop {
+            let mut bytes = [0; REPORT_BYTES];
+            let received = match recv(&self.channel, &mut bytes[..], RecvFlags::DONTWAIT) {
+                Ok((received, _)) => received,
+                Err(rustix::io::Errno::AGAIN) => return None,
+                // It died with our go unread; told once, before what it had sent.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => continue,
+                Err(_) => 0,
+            };
+            if received == 0 {
+                return Some(if self.ready && self.told { Ok(()) } else { Err(self.vanished()) });
+            }
+            match Report::decode(bytes) {
+                Some(report) if report.step == Step::Ready => self.ready = true,
+                Some(report) => return Some(Err(report.failure(&self.names, &self.joined))),
+                None => return Some(Err(self.vanished())),
+            }
+        }
+    }
+
+    fn vanished(&self) -> Failure {
+        let shown = &self.names.program.shown;
+        Failure::new(
+            Reason::ExecFailed,
+            format!("{shown}: it ended while it was set up, before it was executed"),
+        )
+    }
+}
+
+/// Forks a child for `plan`. It writes itself into the files `join` (each a `cgroup.procs`), in
+/// order, before it gives up any right.
+///
+/// # Errors
+///
+/// [`Failure`] when processes, memory or descriptors have run out.
+pub(in crate::driver::process) fn fork(
+    plan: &Plan,
+    streams: Streams,
+    join: &[&Path],
+) -> Result<Waiting, Failure> {
+    let prepared = Prepared::new(plan, streams, join)?;
+    let setup = prepared.setup(plan);
+    // SAFETY: `run` makes system calls, on what was prepared above, and nothing else.
+    let (pid, pidfd) = unsafe { sys::fork(|| run(&setup)) }.map_err(no_fork)?;
+    Ok(prepared.waiting(plan, pid, pidfd))
+}
+
+/// What was opened and built for a child before the fork.
+pub(super) struct Prepared {
+    streams: [OwnedFd; 3],
+    ours: OwnedFd,
+    theirs: OwnedFd,
+    joins: Vec<CString>,
+    joined: Vec<String>,
+    pub(super) highest: i32,
+}
+
+impl Prepared {
+    pub(super) fn new(plan: &Plan, streams: Streams, join: &[&Path]) -> Result<Self, Failure> {
+        let no = |error: io::Error| {
+            Failure::new(
+                Reason::ExecFailed,
+                format!("{}: no descriptor for its start: {error}", plan.names.program.shown),
+            )
+        };
+        let (ours, theirs) = pair().map_err(no)?;
+        let Streams { stdin, stdout, stderr } = streams;
+        let joins = join.iter().map(|path| CString::new(path.as_os_str().as_bytes()));
+        Ok(Self {
+            streams: [
+                sys::above_stdio(stdin).map_err(no)?,
+                sys::above_stdio(stdout).map_err(no)?,
+                sys::above_stdio(stderr).map_err(no)?,
+            ],
+            ours,
+            theirs,
+            joins: joins.collect::<Result<_, _>>().map_err(|error| no(error.into()))?,
+            joined: join.iter().map(|path| path.display().to_string()).collect(),
+            highest: if sys::needs_highest() { sys::highest_fd() } else { 0 },
+        })
+    }
+
+    pub(super) fn setup<'a>(&'a self, plan: &'a Plan) -> Setup<'a> {
+        Setup {
+            plan,
+            argv: Pointers::new(plan.argv.iter().map(CString::as_c_str)),
+            envp: Pointers::new(plan.envp.iter().map(CString::as_c_str)),
+            streams: [0, 1, 2].map(|index: usize| self.streams[index].as_raw_fd()),
+            channel: self.theirs.as_raw_fd(),
+            joins: &self.joins,
+            highest: self.highest,
+        }
+    }
+
+    pub(super) fn waiting(self, plan: &Plan, pid: u32, pidfd: OwnedFd) -> Waiting {
+        Waiting {
+            pid,
+            pidfd,
+            channel: self.ours,
+            names: Arc::clone(&plan.names),
+            joined: self.joined,
+            ready: false,
+            told: false,
+        }
+    }
+}
+
+/// A pair of sockets for packets, both above the standard streams.
+pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (one, other) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((sys::above_stdio(one)?, sys::above_stdio(other)?))
+}
+
+pub(super) fn no_fork(error: io::Error) -> Failure {
+    Failure::new(
+        Reason::ExecFailed,
+        format!(
+            "no process for it: {error} (raise RLIMIT_NPROC, the pids limit of our cgroup, or memory)"
+        ),
+    )
+}
