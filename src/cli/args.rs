@@ -92,7 +92,7 @@ pub(super) struct Run {
     #[arg(required = true, trailing_var_arg = true, value_names = ["PROGRAM", "ARG"],
           value_hint = ValueHint::CommandWithArguments)]
     pub(super) command: Vec<OsString>,
-    /// Print the id and return: needs the keeper, which this version does not have
+    /// Print the id and return; the atom lives on, and its keeper watches it
     #[arg(short, long)]
     pub(super) detach: bool,
     /// A name to find it by; one atom at a time has it

@@ -1,5 +1,6 @@
 //! `caesium run`: create, show the output, wait, end with the atom's status.
 
+use std::io::Write;
 use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,25 +13,40 @@ use super::args::Run;
 use super::failure::{Failure, complain};
 use super::forward::forward;
 use super::{status, store};
+use crate::Outcome;
 use crate::atom::{Atom, AtomId, AtomSpec, Limits};
 use crate::engine::{Engine, Error, Logs, ProcessEngine, StopRequest, WaitRequest};
 
 pub(super) fn run(store: Option<&Path>, args: Run) -> Result<u8, Failure> {
-    if args.detach {
-        return Err(Failure::said(
-            "`run --detach` needs the keeper, which this version does not have yet: \
-             run it without, in a terminal or a service of its own",
-        ));
-    }
+    let detach = args.detach;
     let spec = spec(args)?;
     spec.validate().map_err(Error::from)?;
     let engine = store::open(store)?;
+    if detach {
+        return detached(engine, spec);
+    }
     let signals = signals()?;
     let (atom, logs) = engine.create_followed(spec.into())?;
     let atom = accompany(&engine, &atom, logs, signals)?;
     if let Err(error) = engine.close() {
         // How the atom ended is journaled; that is what was asked for.
         complain(&error.to_string());
+    }
+    if let Some(remark) = status::remark(&atom) {
+        complain(&remark);
+    }
+    Ok(status::of(&atom))
+}
+
+/// Starts an atom and leaves it to the keeper.
+fn detached(engine: ProcessEngine, spec: AtomSpec) -> Result<u8, Failure> {
+    let atom = engine.create(spec.into())?;
+    writeln!(std::io::stdout(), "{}", atom.id()).map_err(Failure::from)?;
+    if let Err(error) = engine.close() {
+        complain(&error.to_string());
+    }
+    if atom.result() != Some(Outcome::StartupFailure) {
+        return Ok(0);
     }
     if let Some(remark) = status::remark(&atom) {
         complain(&remark);

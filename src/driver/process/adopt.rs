@@ -129,7 +129,8 @@ impl Monitor {
         }
     }
 
-    fn lost(&self, atom: AtomId, reason: Reason, detail: String) -> Sighting {
+    fn lost(&mut self, atom: AtomId, reason: Reason, detail: String) -> Sighting {
+        self.end_group(atom);
         tracing::debug!(%atom, %reason, %detail, "an atom was lost sight of");
         self.emit(Observation::LostSight { atom, at: time::now(), reason, detail });
         Sighting::Changed
@@ -288,6 +289,8 @@ impl Monitor {
             pump: self.reopen_log(atom, &dir, order.spec.get_log_max()),
             ladder: ladder(remembered, &dir, &order.spec),
             dir,
+            group: self.group_of(atom),
+            killed_leftovers: 0,
             phase: Phase::Running(leader),
             removing: false,
         };
@@ -326,7 +329,7 @@ impl Monitor {
         watched.dir.remove_fifos();
         let ending = match ended {
             Ended::Known(status, usage) => {
-                let evidence = Ladder::evidence(watched.ladder);
+                let (evidence, usage) = watched.account(status, usage);
                 Observation::Exited { atom, at, status, evidence, usage }
             }
             Ended::Pending | Ended::Unknowable => Observation::LostSight {
@@ -399,6 +402,8 @@ impl Monitor {
             atom,
             spec: Arc::new(AtomSpec::command("")),
             dir: self.context.dir(atom),
+            group: self.group_of(atom),
+            killed_leftovers: 0,
             phase: Phase::Running(leader),
             pump: None,
             ladder: None,

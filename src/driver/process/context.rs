@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::dir::{AtomDir, Prepared};
+use super::fork::Surroundings;
 use super::identity::Place;
 use super::log::LogShared;
 use super::mailbox::Mailbox;
@@ -49,6 +50,13 @@ impl Context {
                 self.forget_log(atom);
                 Err(error)
             }
+        }
+    }
+
+    /// Sets aside what its host gives to an atom that was prepared.
+    pub(super) fn surround(&self, atom: AtomId, around: Surroundings) {
+        if let Some(prepared) = self.prepared.lock().get_mut(&atom) {
+            prepared.around = Some(around);
         }
     }
 

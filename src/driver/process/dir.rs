@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
 
+use super::fork::Surroundings;
 use super::identity::Place;
 use super::log::{LogShared, LogWriter};
 use super::marker::Marker;
@@ -41,6 +42,8 @@ pub(super) struct Prepared {
     /// `/dev/null`: the atom's standard input, and a place kept for its pidfd.
     pub(super) slot: OwnedFd,
     pub(super) log: LogWriter,
+    /// What the host gives to it; `None` when that is this very process.
+    pub(super) around: Option<Surroundings>,
 }
 
 impl AtomDir {
@@ -108,6 +111,7 @@ impl AtomDir {
             slot: File::open(null).map_err(|e| trouble(null, e))?.into(),
             log: LogWriter::create(&self.path, log_max, shared)
                 .map_err(|e| trouble(&self.path, e))?,
+            around: None,
         })
     }
 

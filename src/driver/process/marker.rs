@@ -9,6 +9,7 @@
 //! | 24 | the handle of the run; zeros before there is one |
 //! | 64 | 1: our SIGTERM has reached it |
 //! | 65 | 1: it was sent our SIGKILL |
+//! | 66 | 1: it has a cgroup |
 //! | 72 | when it was started, in microseconds since 1970 (8) |
 //! | 128 | how it ended: length (2), CRC-32C (4), the observation (bincode); zeros before |
 //!
@@ -53,6 +54,8 @@ pub(super) enum Mark {
     Term,
     /// It was sent our SIGKILL.
     Kill,
+    /// It has a cgroup.
+    Group,
 }
 
 impl Mark {
@@ -60,6 +63,7 @@ impl Mark {
         match self {
             Self::Term => 64,
             Self::Kill => 65,
+            Self::Group => 66,
         }
     }
 }
@@ -158,6 +162,12 @@ impl<'a> Marker<'a> {
             // Only a host that is killed now misses it, and then calls a stop a plain exit.
             tracing::warn!(dir = %self.dir.display(), %error, "cannot write down a signal that was sent");
         }
+    }
+
+    /// Takes it back.
+    pub(super) fn unmark(self, mark: Mark) {
+        // Whoever finds it still there looks once more, and finds nothing.
+        let _ = self.write(&[0], mark.at());
     }
 
     /// Whether that was done to it, by this host or an earlier one.

@@ -17,11 +17,6 @@ mod context;
 mod dir;
 mod driver;
 mod exit;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the keeper, which will start atoms with it, is to come"
-)]
 mod fork;
 mod identity;
 mod keeper;
@@ -37,7 +32,6 @@ mod start;
 mod stop;
 mod sys;
 mod timers;
-#[allow(dead_code, reason = "the keeper is what calls it")]
 mod tree;
 mod watched;
 

@@ -13,13 +13,14 @@ use rustix::io::Errno;
 use super::context::Context;
 use super::dir::AtomDir;
 use super::exit::Ended;
-use super::keeper::Link;
+use super::keeper::{Link, dissolve};
 use super::log::{HEADER, MAX_PAYLOAD, Turn};
 use super::mailbox::Message;
 use super::marker::Mark;
 use super::stop::{Ladder, Step};
 use super::sys::ChildSignal;
 use super::timers::{Timer, TimerKind, Timers};
+use super::tree::Cgroups;
 use super::watched::{Phase, Watched};
 use crate::atom::AtomId;
 use crate::driver::{Command, Observation, Observer};
@@ -55,6 +56,10 @@ pub(super) struct Monitor {
     /// In the keeper: what happened in this turn.
     pub(super) told: RefCell<Vec<Observation>>,
     pub(super) epoll: OwnedFd,
+    /// In the keeper: where cgroups can be made, once that was asked.
+    pub(super) cgroups: Option<Cgroups>,
+    /// In the keeper: the limits of descriptors that atoms get, when they are others than our own.
+    pub(super) soft_nofile: Option<(u64, u64)>,
     /// In the keeper: says that a child has ended.
     pub(super) children: Option<ChildSignal>,
     atoms: HashMap<u64, Watched>,
@@ -150,6 +155,8 @@ impl Monitor {
             link,
             told: RefCell::default(),
             epoll,
+            cgroups: None,
+            soft_nofile: None,
             children: None,
             atoms: HashMap::new(),
             by_id: HashMap::new(),
@@ -180,6 +187,7 @@ impl Monitor {
             self.fire_timers();
             self.end_turn();
         }
+        self.leave_cgroups();
     }
 
     pub(super) fn emit(&self, observation: Observation) {
@@ -549,11 +557,14 @@ impl Monitor {
         let (atom, at) = (watched.atom, time::now());
         let observation = match ended {
             Ended::Known(status, usage) => {
-                let evidence = Ladder::evidence(watched.ladder);
+                let (evidence, usage) = watched.account(status, usage);
                 tracing::debug!(%atom, ?status, "an atom ended");
                 Observation::Exited { atom, at, status, evidence, usage }
             }
             Ended::Pending | Ended::Unknowable => {
+                if let Some(group) = watched.group.take() {
+                    dissolve(group, &watched.dir);
+                }
                 tracing::warn!(%atom, "an atom ended, and nobody tells how");
                 let detail =
                     "its parent reaped it, and this kernel does not tell others".to_owned();
@@ -614,7 +625,8 @@ impl Monitor {
         self.complete_if_dry(serial);
     }
 
-    fn removed(&self, atom: AtomId) {
+    fn removed(&mut self, atom: AtomId) {
+        self.end_group(atom);
         self.context.dir(atom).remove();
         self.emit(Observation::Removed { atom, at: time::now() });
     }

@@ -1,14 +1,14 @@
 //! Carrying out an order to start.
 
 use std::io;
-use std::process::Child;
 use std::time::Instant;
 
-use rustix::process::{Signal, kill_process_group};
+use rustix::process::{Signal, WaitOptions, kill_process_group, waitpid};
 
 use super::adopt::leave_nothing;
 use super::dir::{AtomDir, Prepared};
 use super::identity::Identity;
+use super::keeper::Executed;
 use super::log::Pump;
 use super::monitor::Monitor;
 use super::signal::Leader;
@@ -38,7 +38,7 @@ impl Monitor {
                 return self.start_failed(atom, &dir, failure);
             }
         };
-        let Prepared { dir, out, err, child_out, child_err, slot, log } = prepared;
+        let Prepared { dir, out, err, child_out, child_err, slot, log, around } = prepared;
         let pump = Pump::new(Some(out), Some(err), log);
         if let Some(secret) = order.spec.missing_secret() {
             let detail =
@@ -47,8 +47,18 @@ impl Monitor {
             return self.emit(Observation::NeverStarted { atom, at: time::now(), detail });
         }
         let streams = Streams { stdin: slot, stdout: child_out, stderr: child_err };
-        match spawn(atom, &order.spec, streams, || dir.marker().mark_spawned()) {
-            Ok(child) => self.started(order, dir, pump, child),
+        let place = self.context.place;
+        let executed = match around {
+            Some(around) => self.execute(order, &around, streams, &dir),
+            None => {
+                spawn(atom, &order.spec, streams, || dir.marker().mark_spawned()).map(|child| {
+                    let pid = child.id();
+                    Executed { pid, leader: Leader::spawned(atom, pid, place), group: None }
+                })
+            }
+        };
+        match executed {
+            Ok(executed) => self.started(order, dir, pump, executed),
             Err(failure) => {
                 dir.marker().unmark_spawned();
                 self.give_up(atom, &dir, pump);
@@ -76,11 +86,10 @@ impl Monitor {
         self.emit_ending(dir, Observation::StartFailed { atom, at: time::now(), reason, detail });
     }
 
-    fn started(&mut self, order: &Order, dir: AtomDir, pump: Pump, mut child: Child) {
+    fn started(&mut self, order: &Order, dir: AtomDir, pump: Pump, executed: Executed) {
         let (atom, at, began) = (order.atom, time::now(), Instant::now());
-        let pid = child.id();
+        let Executed { pid, leader, group } = executed;
         let place = self.context.place;
-        let leader = Leader::spawned(atom, pid, place);
         let identity = match &leader {
             Ok(leader) => leader.identity(),
             Err(_) => Identity { pid, start_time: 0, place },
@@ -97,7 +106,7 @@ impl Monitor {
                 return self.unseen(atom, identity, &dir, pump);
             }
             Err(error) => {
-                self.unwatchable(atom, &dir, &mut child, &error);
+                self.unwatchable(atom, &dir, pid, &error);
                 return self.give_up(atom, &dir, pump);
             }
         };
@@ -105,6 +114,8 @@ impl Monitor {
             atom,
             spec: order.spec.clone(),
             dir,
+            group,
+            killed_leftovers: 0,
             phase: Phase::Running(leader),
             pump: Some(pump),
             ladder: None,
@@ -116,7 +127,7 @@ impl Monitor {
                 self.arm_deadline(serial, deadline);
             }
             Err((watched, error)) => {
-                self.unwatchable(atom, &watched.dir, &mut child, &error);
+                self.unwatchable(atom, &watched.dir, pid, &error);
                 if let Watched { dir, pump: Some(pump), .. } = *watched {
                     self.give_up(atom, &dir, pump);
                 }
@@ -137,17 +148,17 @@ impl Monitor {
     }
 
     /// What cannot be watched must not run.
-    fn unwatchable(&self, atom: AtomId, dir: &AtomDir, child: &mut Child, error: &io::Error) {
+    fn unwatchable(&mut self, atom: AtomId, dir: &AtomDir, pid: u32, error: &io::Error) {
         tracing::error!(%atom, %error, "an atom cannot be watched; it is killed at once");
         // Nobody has waited for it: the pid is its own.
-        if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed());
+        if let Some(pid) = pid {
             let _ = kill_process_group(pid, Signal::KILL);
         }
+        let waited = pid.and_then(|pid| waitpid(Some(pid), WaitOptions::empty()).ok().flatten());
+        self.end_group(atom);
         let at = time::now();
-        let status = child.wait().ok().and_then(|status| {
-            use std::os::unix::process::ExitStatusExt;
-            WaitStatus::from_raw(status.into_raw())
-        });
+        let status = waited.and_then(|(_, status)| WaitStatus::from_raw(status.as_raw()));
         let ending = match status {
             Some(status) => {
                 let evidence = Evidence { kill_sent: true, ..Evidence::default() };

@@ -1,4 +1,4 @@
-//! The system calls that no safe crate offers. The only unsafe code of the driver.
+//! The system calls that no safe crate offers. With `fork/` and the trial of `tree/` the only unsafe code of the driver.
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -78,6 +78,10 @@ fn prepare(setup: &Setup<'_>, channel: &mut RawFd) -> Result<(), Report> {
         *channel = CHANNEL;
     }
     sys::close_from(CHANNEL + 1, setup.highest);
+    if let Some((soft, hard)) = plan.nofile {
+        // It was ours before: a refusal leaves it with more than it had, which harms nobody.
+        let _ = sys::set_rlimits(libc::RLIMIT_NOFILE as i32, soft, hard);
+    }
     for (index, (resource, value)) in plan.rlimits.iter().enumerate() {
         sys::set_rlimit(*resource, *value).map_err(at_index(Step::Rlimit, index))?;
     }

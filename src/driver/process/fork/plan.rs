@@ -81,6 +81,8 @@ pub(in crate::driver::process) struct Plan {
     pub(super) oom_score_adj: Option<CString>,
     pub(super) no_new_privs: bool,
     pub(super) credentials: Option<Credentials>,
+    /// The soft limit of descriptors, and the hard one that goes with it.
+    pub(super) nofile: Option<(u64, u64)>,
     /// Bit `n - 1`: signal `n` stays ignored.
     pub(super) ignored: u64,
     pub(super) names: Arc<Names>,
@@ -131,11 +133,22 @@ impl Plan {
                 user: describe(spec, credentials.as_ref()),
             }),
             credentials,
+            nofile: None,
             ignored: 0,
         })
     }
 
+    /// Gives the atom a soft limit of descriptors other than ours, who needs more of them.
+    pub(in crate::driver::process) fn with_soft_nofile(
+        mut self,
+        limits: Option<(u64, u64)>,
+    ) -> Self {
+        self.nofile = limits;
+        self
+    }
+
     /// Leaves a signal ignored in the atom, as `nohup` does; every other one is reset.
+    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
     pub(in crate::driver::process) fn ignoring(mut self, signal: i32) -> Self {
         self.ignored |= 1 << (signal - 1);
         self

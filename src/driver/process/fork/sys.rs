@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, c_char};
 use std::io;
-use std::mem::{MaybeUninit, zeroed};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
@@ -60,12 +60,6 @@ pub(super) unsafe fn fork(child: impl FnOnce() -> Infallible) -> io::Result<(u32
     // SAFETY: the kernel has made this descriptor for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok((pid as u32, pidfd))
-}
-
-/// As [`fork`], for a child that forks again: no pidfd. Gives 0 in the new child.
-pub(super) fn fork_again() -> Result<i32, Errno> {
-    let mut unused = -1;
-    clone(0, &mut unused)
 }
 
 /// clone(2) rather than clone3: sandboxes that know no clone3 refuse it, and this does the same.
@@ -193,7 +187,12 @@ pub(super) fn open_stdin(path: &CStr) -> Result<bool, Errno> {
 
 /// Sets a resource limit, soft and hard alike.
 pub(super) fn set_rlimit(resource: i32, value: u64) -> Result<(), Errno> {
-    let limit = libc::rlimit64 { rlim_cur: value, rlim_max: value };
+    set_rlimits(resource, value, value)
+}
+
+/// Sets a resource limit, the soft and the hard one.
+pub(super) fn set_rlimits(resource: i32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the limit is valid for a read.
     check(unsafe { libc::setrlimit64(resource as _, &raw const limit) }).map(drop)
 }
@@ -215,21 +214,10 @@ pub(super) fn no_new_privs() -> Result<(), Errno> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
-/// Orphans below this process become its children.
-pub(super) fn become_subreaper() -> Result<(), Errno> {
-    prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
-}
-
 fn prctl(option: libc::c_int, value: libc::c_ulong) -> Result<(), Errno> {
     let zero: libc::c_ulong = 0;
     // SAFETY: both options that are used take a number and zeros.
     check(unsafe { libc::prctl(option, value, zero, zero, zero) }).map(drop)
-}
-
-/// The name that this process is listed under, at most 15 bytes.
-pub(super) fn set_name(name: &CStr) {
-    // SAFETY: the name ends with NUL; a longer one is cut.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
 /// The other groups.
@@ -297,39 +285,6 @@ pub(super) fn receive_byte(fd: RawFd) -> bool {
             Err(_) => return false,
         }
     }
-}
-
-/// How a child ended.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Reaped {
-    pub(super) pid: i32,
-    pub(super) status: i32,
-    pub(super) user_micros: u64,
-    pub(super) system_micros: u64,
-    pub(super) max_rss_kib: u64,
-}
-
-/// Waits for any child. `ECHILD` when there is none.
-pub(super) fn wait_any() -> Result<Reaped, Errno> {
-    let mut status = 0;
-    // SAFETY: zeros are a valid value of it.
-    let mut usage: libc::rusage = unsafe { zeroed() };
-    // SAFETY: both are valid for a write.
-    let pid = check(unsafe { libc::wait4(-1, &raw mut status, libc::__WALL, &raw mut usage) })?;
-    let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
-    Ok(Reaped {
-        pid: pid as i32,
-        status,
-        user_micros: micros(usage.ru_utime),
-        system_micros: micros(usage.ru_stime),
-        max_rss_kib: usage.ru_maxrss as u64,
-    })
-}
-
-/// Writes bytes at a place of a file; what cannot be written is not.
-pub(super) fn write_at(fd: RawFd, bytes: &[u8], offset: i64) {
-    // SAFETY: the bytes are valid for a read of their length.
-    unsafe { libc::pwrite64(fd, bytes.as_ptr().cast(), bytes.len(), offset) };
 }
 
 /// The highest descriptor that is open, as far as can be told.

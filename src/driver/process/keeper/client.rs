@@ -17,6 +17,7 @@ use super::launch::Launcher;
 use super::wire::{self, Answer, Extent, Preparation, Request, Trouble};
 use crate::atom::{AtomId, AtomSpec, Bytes};
 use crate::driver::process::driver::spawn_thread;
+use crate::driver::process::fork::Surroundings;
 use crate::driver::process::log::{Author, LogShared};
 use crate::driver::{Command, DriverError, Observation, Observer, Order, Remembered, Sighting};
 use crate::lifecycle::{Reason, State, Stop, StopCause};
@@ -134,8 +135,9 @@ impl Client {
         spec: &AtomSpec,
     ) -> Result<(), DriverError> {
         let order = Order { atom, spec: Arc::new(spec.clone()) };
+        let around = surroundings()?;
         let mut state = self.connected(self.shared.state.lock())?;
-        let id = state.prepare(order);
+        let id = state.prepare(order, around);
         if self.shared.copied {
             state.ours.insert(atom);
         }
@@ -454,7 +456,7 @@ impl Conversation {
         }
     }
 
-    fn prepare(&mut self, order: Order) -> u64 {
+    fn prepare(&mut self, order: Order, around: Surroundings) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
         let atom = order.atom;
@@ -463,7 +465,7 @@ impl Conversation {
             .get_secrets()
             .map(|(key, value)| (key.to_owned(), Bytes(value.to_owned())))
             .collect();
-        let preparation = Preparation { order: order.clone(), secrets };
+        let preparation = Preparation { order: order.clone(), secrets, around };
         self.say(&Request::Prepare { id, order: preparation.clone() });
         let remembered =
             Remembered { order, state: State::Created, handle: None, started_at: None, stop: None };
@@ -477,7 +479,11 @@ impl Conversation {
             Command::Start(order) => {
                 let atom = order.atom;
                 if !self.live.contains_key(&atom) {
-                    self.prepare(order.clone());
+                    // A retry is not prepared by its host; without surroundings it fails to start and says why.
+                    match surroundings() {
+                        Ok(around) => self.prepare(order.clone(), around),
+                        Err(error) => return tracing::error!(%atom, %error, "cannot start an atom"),
+                    };
                 }
                 if let Some(live) = self.live.get_mut(&atom) {
                     live.ordered = true;
@@ -567,7 +573,8 @@ impl Conversation {
                         atom: *atom,
                         spec: with_secrets(&preparation.order, &preparation.secrets),
                     };
-                    self.prepare(order.clone());
+                    let around = preparation.around.clone();
+                    self.prepare(order.clone(), around);
                     self.command(Command::Start(order), false);
                     return Heard::TryAgain;
                 }
@@ -662,6 +669,14 @@ impl Conversation {
             }
         }
     }
+}
+
+/// What this host gives to its atoms.
+fn surroundings() -> Result<Surroundings, DriverError> {
+    Surroundings::here().map_err(|source| DriverError::Io {
+        what: "cannot tell the host's working directory (name one for the atom)".to_owned(),
+        source,
+    })
 }
 
 fn with_secrets(order: &Order, secrets: &[(String, Bytes)]) -> Arc<AtomSpec> {

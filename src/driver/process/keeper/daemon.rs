@@ -67,10 +67,11 @@ fn serve(home: OsString, atoms: OsString) -> io::Result<()> {
     let listener = bind(&home)?;
     forget_surroundings(&home)?;
     set_child_subreaper(Some(rustix::process::getpid()))?;
-    raise_descriptors();
+    let before = raise_descriptors();
     let place = Place::here().map_err(io::Error::other)?;
     let context = Context::new(atoms, false, place, Arc::new(Mailbox::new()?));
     let mut monitor = Monitor::keeper(Arc::new(context), Link::new(listener))?;
+    monitor.soft_nofile = before;
     monitor.connect(UnixStream::from(host));
     monitor.run();
     // Before the lock goes: whoever is next makes its own.
@@ -126,8 +127,10 @@ fn forget_surroundings(home: &Path) -> io::Result<()> {
 }
 
 /// Every running atom costs the keeper four: as many as it may have.
-fn raise_descriptors() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+/// Gives what its atoms are to have: what it was.
+fn raise_descriptors() -> Option<(u64, u64)> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // What cannot be had shows when an atom is prepared.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    current.zip(maximum)
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod daemon;
+mod execute;
 mod launch;
 mod link;
 mod serve;
@@ -9,6 +10,7 @@ mod wire;
 
 pub(super) use client::Client;
 pub(crate) use daemon::serve_if_asked;
+pub(super) use execute::{Executed, dissolve};
 pub(crate) use launch::can_serve;
 pub(super) use launch::{Launcher, is_served};
 pub(super) use link::Link;

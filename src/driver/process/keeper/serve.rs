@@ -110,7 +110,7 @@ impl Monitor {
     }
 
     fn prepare(&mut self, id: u64, preparation: Preparation) {
-        let Preparation { mut order, secrets } = preparation;
+        let Preparation { mut order, secrets, around } = preparation;
         let atom = order.atom;
         if !secrets.is_empty() {
             let mut spec = (*order.spec).clone();
@@ -133,6 +133,7 @@ impl Monitor {
         let Some(link) = self.link.as_mut() else { return };
         link.answer_prepare(id, result, dir.path());
         if done {
+            self.context.surround(atom, around);
             link.prepared(order);
         }
     }

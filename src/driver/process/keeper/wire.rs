@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atom::{AtomId, Bytes};
 use crate::driver::process::dir::trouble;
+use crate::driver::process::fork::Surroundings;
 use crate::driver::{Command, DriverError, Observation, Order};
 
 /// The protocol that this version speaks.
@@ -133,6 +134,8 @@ pub(in crate::driver::process) struct Preparation {
     pub(in crate::driver::process) order: Order,
     /// Those values. They are in the memory of both, and nowhere else.
     pub(in crate::driver::process) secrets: Vec<(String, Bytes)>,
+    /// The host's own environment, working directory and umask.
+    pub(in crate::driver::process) around: Surroundings,
 }
 
 /// What a keeper answers.

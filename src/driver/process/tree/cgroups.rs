@@ -178,6 +178,7 @@ impl Cgroups {
     }
 
     /// The atoms of this store that have a cgroup, needed or not.
+    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
     pub(in crate::driver::process) fn leftover_groups(&self) -> Vec<AtomId> {
         let mut atoms: Vec<_> = self.stores.iter().flat_map(StoreGroup::atoms).collect();
         atoms.sort_unstable();

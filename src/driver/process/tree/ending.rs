@@ -55,6 +55,7 @@ impl Group {
     /// # Errors
     ///
     /// When they could not be found or signalled, or came faster than they could be.
+    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
     pub(in crate::driver::process) fn signal(&self, signal: Signal) -> io::Result<usize> {
         let mut seen = Seen::new();
         self.signal_rounds(signal, &mut seen, Instant::now() + PATIENCE)?;

@@ -22,6 +22,7 @@ pub(super) struct Node {
 pub(in crate::driver::process) struct Group {
     atom: AtomId,
     nodes: Vec<Node>,
+    #[allow(dead_code, reason = "as emptied_fd")]
     events: OnceLock<Option<File>>,
 }
 
@@ -84,6 +85,7 @@ impl Group {
     /// It stays open until this is dropped. Before each wait it has to be read, which
     /// [`Group::is_empty_by_fd`] does. `None` where no kernel tells. It tells of the
     /// unified hierarchy: whoever left the group only there is to be asked for by a timer.
+    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
     pub(in crate::driver::process) fn emptied_fd(&self) -> Option<BorrowedFd<'_>> {
         let opened = self.events.get_or_init(|| {
             let node = self.unified()?;
@@ -93,6 +95,7 @@ impl Group {
     }
 
     /// Reads what [`Group::emptied_fd`] is about, and by that arms it again: whether nothing is in it.
+    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
     pub(in crate::driver::process) fn is_empty_by_fd(&self) -> io::Result<bool> {
         let Some(fd) = self.emptied_fd() else { return self.is_empty() };
         let mut text = [0; 256];

@@ -168,6 +168,7 @@ impl StoreGroup {
     }
 
     /// The atoms that have a cgroup here.
+    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
     pub(super) fn atoms(&self) -> Vec<AtomId> {
         let dirs = std::iter::once(&self.dir).chain(self.elsewhere());
         dirs.flat_map(|dir| atoms_in(dir)).collect()
