@@ -430,3 +430,37 @@ fn running_out_of_memory_is_proven_by_the_atoms_own_counter() {
     );
     assert_eq!(atom["oom_kills"], 1);
 }
+
+#[test]
+fn a_keeper_that_is_killed_takes_neither_output_nor_ending_with_it() {
+    let place = Place::new();
+    let gates = ["one", "two"].map(|name| place.dir.path().join(name));
+    for gate in &gates {
+        rustix::fs::mkfifoat(rustix::fs::CWD, gate, rustix::fs::Mode::RWXU).unwrap();
+    }
+    let [one, two] = gates;
+    let script = format!(
+        "echo ready; cut -d' ' -f4 /proc/$$/stat; read x < {}; echo again; read x < {}; seq 1000; exit 5",
+        one.display(),
+        two.display()
+    );
+    let mut run = place.begin(&[], &script);
+    let keeper = rustix::process::Pid::from_raw(run.line().trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
+    std::fs::write(&one, "\n").unwrap();
+    // It waits in the pipe until the next keeper reads it.
+    assert_eq!(run.line(), "again\n");
+    std::fs::write(&two, "\n").unwrap();
+    let done = run.end();
+    let numbers: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+    assert!(done.out == numbers, "{done:?}");
+    // The next keeper is not its parent: this kernel tells it all the same, or it is unknown.
+    let atom = place.newest();
+    match atom["result"].as_str().unwrap() {
+        "failure" => assert_eq!((done.status, &atom["exit_code"]), (5, &json!(5))),
+        other => {
+            assert_eq!((other, &atom["reason"]), ("unknown", &json!("exit_unobserved")));
+            eprintln!("SKIP: this kernel does not tell how an adopted process ended");
+        }
+    }
+}

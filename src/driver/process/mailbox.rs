@@ -17,6 +17,15 @@ pub(super) enum Message {
     Command(Command),
     /// A log that was held up has room again.
     Resume(AtomId),
+    /// In the keeper: to tell how far a log is, once what was asked before is done.
+    WatchLog {
+        /// Told back.
+        id: u64,
+        /// Whose log.
+        atom: AtomId,
+        /// Nothing may be dropped that was not read.
+        lossless: bool,
+    },
     /// To end.
     Close,
 }

@@ -257,6 +257,7 @@ impl Monitor {
                     self.emit(Observation::Synced { token });
                 }
                 Message::Resume(atom) => self.resume(atom),
+                Message::WatchLog { id, atom, lossless } => self.watch_log(id, atom, lossless),
                 Message::Close => self.closing = true,
             }
         }

@@ -42,6 +42,8 @@ struct Connection {
     /// Whether it has said what it wants.
     greeted: bool,
     stop_on_death: bool,
+    /// It has said goodbye.
+    goodbye: bool,
     input: Vec<u8>,
     output: Vec<u8>,
     /// How much of that was sent.
@@ -124,6 +126,7 @@ impl Link {
             stream,
             greeted: false,
             stop_on_death: false,
+            goodbye: false,
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
@@ -162,14 +165,16 @@ impl Link {
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "a host that cannot be understood was given up");
-                return Line::Ended { stop: false };
+                return Line::Ended { stop: connection.stops() };
             }
         }
-        if !ended {
-            return Line::Open;
-        }
-        let goodbye = requests.last() == Some(&Request::Close);
-        Line::Ended { stop: connection.stop_on_death && !goodbye }
+        connection.goodbye |= requests.last() == Some(&Request::Close);
+        if ended { Line::Ended { stop: connection.stops() } } else { Line::Open }
+    }
+
+    /// Whether the atoms are to be stopped when the host goes now.
+    pub(super) fn stops(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::stops)
     }
 
     // ---- what is prepared
@@ -297,6 +302,10 @@ impl Link {
 }
 
 impl Connection {
+    fn stops(&self) -> bool {
+        self.stop_on_death && !self.goodbye
+    }
+
     /// Reads what there is; true at the end.
     fn read(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 16 << 10];

@@ -88,9 +88,9 @@ impl Monitor {
             }
             Request::Prepare { id, order } => self.prepare(id, order),
             Request::Release(atom) => self.release(atom),
+            // Not before what was asked before it: a log may only be there once its atom was looked for.
             Request::WatchLog { id, atom, lossless } => {
-                let log = self.context.log(atom);
-                self.link.as_mut()?.watch(id, atom, lossless, log);
+                return Some(Message::WatchLog { id, atom, lossless });
             }
             Request::NeedLog(atom, segment) => {
                 let dir = self.context.dir(atom);
@@ -135,6 +135,14 @@ impl Monitor {
         if done {
             self.context.surround(atom, around);
             link.prepared(order);
+        }
+    }
+
+    /// Begins to tell of a log.
+    pub(in crate::driver::process) fn watch_log(&mut self, id: u64, atom: AtomId, lossless: bool) {
+        let log = self.context.log(atom);
+        if let Some(link) = self.link.as_mut() {
+            link.watch(id, atom, lossless, log);
         }
     }
 
@@ -203,7 +211,8 @@ impl Monitor {
             Ok(Some(awaits_room)) => self.await_room(awaits_room),
             Err(error) => {
                 tracing::debug!(%error, "a host has gone");
-                self.disconnected(false);
+                let stop = link.stops();
+                self.disconnected(stop);
             }
         }
         if self.link.as_mut().is_some_and(|link| !link.is_connected()) && self.is_idle() {
