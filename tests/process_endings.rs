@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one kind of observation")]
 
-mod process_harness;
+pub(crate) mod process_harness;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -72,7 +72,7 @@ fn serve(home: OsString, atoms: OsString) -> io::Result<()> {
     let context = Context::new(atoms, false, place, Arc::new(Mailbox::new()?));
     let mut monitor = Monitor::keeper(Arc::new(context), Link::new(listener))?;
     monitor.soft_nofile = before;
-    monitor.connect(UnixStream::from(host));
+    monitor.connect(UnixStream::from(host), None);
     monitor.run();
     // Before the lock goes: whoever is next makes its own.
     let _ = fs::remove_file(home.join(SOCKET));

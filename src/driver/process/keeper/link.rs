@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::net::sockopt::socket_peercred;
 use serde::Serialize;
@@ -15,6 +16,9 @@ use crate::atom::AtomId;
 use crate::driver::process::context::Context;
 use crate::driver::process::log::{LogShared, remove_surplus};
 use crate::driver::{DriverError, Observation, Order};
+
+/// How long a host may take to say what it wants: it says so at once.
+const GREETING: Duration = Duration::from_millis(200);
 
 /// How much is read in one turn, so that a talkative host does not starve the atoms.
 const TURN_BYTES: usize = 4 << 20;
@@ -96,7 +100,7 @@ impl Link {
     }
 
     /// A host that waits to be let in; others than our own user are sent away.
-    pub(super) fn accept(&self) -> Option<UnixStream> {
+    pub(super) fn accept(&self) -> Option<(UnixStream, Hello)> {
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
@@ -107,7 +111,7 @@ impl Link {
         };
         let ours = rustix::process::geteuid();
         match socket_peercred(&stream) {
-            Ok(peer) if peer.uid == ours || peer.uid.is_root() => Some(stream),
+            Ok(peer) if peer.uid == ours || peer.uid.is_root() => greeted(stream),
             Ok(peer) => {
                 tracing::warn!(uid = peer.uid.as_raw(), "a process of another user was sent away");
                 None
@@ -120,14 +124,14 @@ impl Link {
     }
 
     /// Goes on with this host.
-    pub(super) fn connect(&mut self, stream: UnixStream) -> io::Result<()> {
+    pub(super) fn connect(&mut self, stream: UnixStream, hello: Option<Hello>) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         self.connection = Some(Connection {
             stream,
             greeted: false,
             stop_on_death: false,
             goodbye: false,
-            input: Vec::new(),
+            input: hello.map(|hello| hello.to_bytes().to_vec()).unwrap_or_default(),
             output: Vec::new(),
             sent: 0,
             awaits_room: false,
@@ -299,6 +303,24 @@ impl Link {
         }
         self.watches.retain(|_, watch| !watch.told.complete || watch.reader.is_some());
     }
+}
+
+/// A host that has said what it wants, and can be understood. Nobody else takes the place of the one that is there.
+fn greeted(mut stream: UnixStream) -> Option<(UnixStream, Hello)> {
+    let mut bytes = [0; Hello::BYTES];
+    let read = stream.set_read_timeout(Some(GREETING)).and_then(|()| stream.read_exact(&mut bytes));
+    let hello = read.ok().and_then(|()| Hello::from_bytes(&bytes));
+    let Some(hello) = hello else {
+        tracing::warn!("something that is no host was sent away");
+        return None;
+    };
+    let ours = Hello::new(Purpose::Work);
+    if hello.purpose != Purpose::Leave && ours.common(hello).is_none() {
+        // It reads that from our hello, and comes again to make us leave.
+        let _ = stream.write_all(&ours.to_bytes());
+        return None;
+    }
+    Some((stream, hello))
 }
 
 impl Connection {

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use rustix::event::epoll;
 
 use super::link::{Line, Link};
-use super::wire::{Preparation, Request};
+use super::wire::{Hello, Preparation, Request};
 use crate::atom::AtomId;
 use crate::driver::process::mailbox::Message;
 use crate::driver::process::marker::Trace;
@@ -19,20 +19,22 @@ use crate::time;
 impl Monitor {
     /// Lets the next host in. The last one has gone: only one can have the store.
     pub(in crate::driver::process) fn accept(&mut self) {
-        while let Some(stream) = self.link.as_mut().and_then(|link| link.accept()) {
-            self.connect(stream);
+        while let Some((stream, hello)) = self.link.as_mut().and_then(|link| link.accept()) {
+            self.connect(stream, Some(hello));
+            // What it has said already was read, and nothing else may come before it is answered.
+            self.converse();
         }
     }
 
     /// Goes on with this host.
-    pub(super) fn connect(&mut self, stream: UnixStream) {
+    pub(super) fn connect(&mut self, stream: UnixStream, hello: Option<Hello>) {
         // What the one before had ordered counts, down to the last byte that it sent.
         self.converse();
         if self.link.as_mut().is_some_and(|link| link.is_connected()) {
             self.disconnected(false);
         }
         let Some(link) = self.link.as_mut() else { return };
-        if let Err(error) = link.connect(stream) {
+        if let Err(error) = link.connect(stream, hello) {
             tracing::warn!(%error, "cannot listen to a host");
             return;
         }
