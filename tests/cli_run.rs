@@ -397,7 +397,7 @@ fn a_descendant_that_left_the_session_ends_with_its_atom() {
             || std::fs::read_link(format!("/proc/{}/exe", done.out.trim())).is_err(),
         "it lives"
     );
-    assert_eq!(place.newest()["usage"]["killed_leftovers"], 1);
+    assert_eq!(place.newest()["left_behind"]["count"], 1);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use caesium::atom::{AtomSpec, Leftovers, Limits, PlannedRetry, Resource, Usage};
+use caesium::atom::{AtomSpec, LeftBehind, Leftovers, Limits, PlannedRetry, Resource, Usage};
 use caesium::journal::{Creation, Fact, Journal, JournalOptions, Note, Record};
 use caesium::lifecycle::{
     Backoff, Ending, Event, Evidence, OnInvalid, Outcome, OutcomeSet, Reason, RetryPolicy,
@@ -65,13 +65,14 @@ fn whole_spec() -> AtomSpec {
 fn noted(event: Event) -> Fact {
     let mut usage = Usage::default();
     usage.user = Duration::from_micros(1234);
-    usage.max_rss = 4096;
+    usage.max_rss = Some(4096);
     usage.peak_memory = Some(8192);
-    usage.killed_leftovers = 2;
+    usage.wall = Duration::from_micros(5678);
     let note = Note {
         detail: Some("a detail".into()),
         handle: Some(b"handle".as_slice().into()),
         usage: Some(usage),
+        left_behind: Some(Arc::new(LeftBehind::new(true, [(17, "sleep".to_owned())]))),
     };
     Fact::Happened { event, note }
 }

@@ -25,7 +25,7 @@ fn it_starts_prints_ends_and_is_removed() {
     let exit = world.exit(atom);
     assert_eq!(exit.status, WaitStatus::Exited { code: 3 });
     assert_eq!(exit.ending().outcome, Outcome::Failure);
-    assert!(exit.usage.unwrap().max_rss > 0);
+    assert!(exit.usage.unwrap().max_rss.unwrap() > 0);
     let output = world.output(atom);
     assert_eq!(output.of(caesium::log::Stream::Stdout), "out\n");
     assert_eq!(output.of(caesium::log::Stream::Stderr), "err\n");

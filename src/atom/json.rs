@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use super::{Atom, AtomId, AtomSpec, PlannedRetry, Usage};
+use super::{Atom, AtomId, AtomSpec, LeftBehind, PlannedRetry, Usage};
 use crate::lifecycle::{Outcome, Reason, State};
 use crate::time::Timestamp;
 
@@ -27,6 +27,7 @@ struct Flat<'a> {
     stopped_at: Option<Timestamp>,
     labels: BTreeMap<&'a str, &'a str>,
     usage: Option<Usage>,
+    left_behind: Option<&'a LeftBehind>,
     attempt: u32,
     retry_of: Option<AtomId>,
     replaced_by: Option<AtomId>,
@@ -55,6 +56,7 @@ impl Serialize for Atom {
             stopped_at: self.stopped_at(),
             labels: self.labels(),
             usage: self.usage(),
+            left_behind: self.left_behind(),
             attempt: self.attempt(),
             retry_of: self.retry_of(),
             replaced_by: self.replaced_by(),

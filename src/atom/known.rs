@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AtomId, AtomSpec, LABEL, Usage};
+use super::{AtomId, AtomSpec, LABEL, LeftBehind, Usage};
 use crate::lifecycle::{Ending, Life, Outcome, Reason, State};
 use crate::time::Timestamp;
 
@@ -29,6 +29,7 @@ pub(crate) struct Known {
     /// What its driver needs to recognise the run in a later life of the host; only the driver reads it.
     pub(crate) handle: Option<Arc<[u8]>>,
     pub(crate) usage: Option<Usage>,
+    pub(crate) left_behind: Option<Arc<LeftBehind>>,
     /// The number of this execution, from 1.
     pub(crate) attempt: u32,
     /// The atom that this one retries.
@@ -154,6 +155,11 @@ impl Atom {
     /// What it used; `None` until it has ended, and where nobody could tell.
     pub fn usage(&self) -> Option<Usage> {
         self.0.usage
+    }
+
+    /// The processes that its leader left behind; `None` when there were none, and where nobody could tell.
+    pub fn left_behind(&self) -> Option<&LeftBehind> {
+        self.0.left_behind.as_deref()
     }
 
     /// The number of this execution, from 1; more than 1 for a retry.

@@ -17,7 +17,7 @@ pub(crate) use bytes::HIDDEN;
 pub use id::{AtomId, BadAtomId};
 pub(crate) use known::Known;
 pub use known::{Atom, PlannedRetry};
-pub use leftovers::Leftovers;
+pub use leftovers::{LeftBehind, LeftProcess, Leftovers, MAX_NAMED_LEFTOVERS};
 pub use limits::{Limits, Resource};
 pub use spec::{
     AtomSpec, DEFAULT_GRACE, DEFAULT_LOG_MAX, MAX_NAME_BYTES, MAX_SPEC_BYTES, MIN_LOG_MAX,

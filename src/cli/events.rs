@@ -136,6 +136,9 @@ fn particulars(fact: &Fact) -> Vec<(&'static str, Value)> {
         Fact::Happened { event, note } => {
             let mut particulars = of_event(event);
             particulars.push(("detail", json!(note.detail)));
+            if let Some(left) = &note.left_behind {
+                particulars.push(("left_behind", json!(left)));
+            }
             if let Some(usage) = note.usage {
                 particulars.push(("usage", json!(usage)));
             }

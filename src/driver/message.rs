@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::atom::{AtomId, AtomSpec, Usage};
+use crate::atom::{AtomId, AtomSpec, LeftBehind, Usage};
 use crate::lifecycle::{Evidence, Reason, State, Stop, StopCause, WaitStatus};
 use crate::time::Timestamp;
 
@@ -129,6 +129,8 @@ pub enum Observation {
         evidence: Evidence,
         /// What it used, where the kernel told.
         usage: Option<Usage>,
+        /// What its leader left behind; `None` when that was nothing.
+        left_behind: Option<Arc<LeftBehind>>,
     },
     /// It may have run, it does not run now, and its ending cannot be known.
     LostSight {

@@ -131,8 +131,8 @@ impl<D: Driver> Work<D> {
                 let order = StopOrder { grace, force: false, cause };
                 self.happened(atom, at, Event::StopAsked(order), Note::default());
             }
-            Observation::Exited { atom, at, status, evidence, usage } => {
-                let note = Note { usage, ..Note::default() };
+            Observation::Exited { atom, at, status, evidence, usage, left_behind } => {
+                let note = Note { usage, left_behind, ..Note::default() };
                 self.happened(atom, at, Event::Exited(Ending::observed(status, evidence)), note);
             }
             Observation::LostSight { atom, at, reason, detail } => {

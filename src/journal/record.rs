@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::atom::{AtomId, AtomSpec, PlannedRetry, Usage};
+use crate::atom::{AtomId, AtomSpec, LeftBehind, PlannedRetry, Usage};
 use crate::lifecycle::{Event, State};
 use crate::time::Timestamp;
 
@@ -88,4 +88,6 @@ pub struct Note {
     pub handle: Option<Arc<[u8]>>,
     /// What the atom used.
     pub usage: Option<Usage>,
+    /// What its leader left behind.
+    pub left_behind: Option<Arc<LeftBehind>>,
 }

@@ -212,6 +212,7 @@ pub(crate) fn born(id: AtomId, at: Timestamp, creation: &Creation) -> Known {
         detail: None,
         handle: None,
         usage: None,
+        left_behind: None,
         attempt: creation.attempt,
         retry_of: creation.retry_of,
         replaced_by: None,
@@ -226,6 +227,7 @@ pub(crate) fn noted(known: &Known, life: Life, note: &Note) -> Known {
         detail: note.detail.clone().or_else(|| known.detail.clone()),
         handle: note.handle.clone().or_else(|| known.handle.clone()),
         usage: note.usage.or(known.usage),
+        left_behind: note.left_behind.clone().or_else(|| known.left_behind.clone()),
         ..known.clone()
     }
 }

@@ -244,7 +244,8 @@ impl Hand {
             process.reaped = true;
             let evidence = watch.stop.map_or_else(Evidence::default, |ladder| ladder.evidence);
             let usage = Some(Usage::default());
-            report(Observation::Exited { atom: *atom, at: now(), status, evidence, usage });
+            let (at, left_behind) = (now(), None);
+            report(Observation::Exited { atom: *atom, at, status, evidence, usage, left_behind });
             false
         });
         drop(facts);

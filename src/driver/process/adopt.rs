@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::clearing::discard;
 use super::dir::AtomDir;
 use super::exit::Ended;
 use super::identity::{Identity, Place, ProcStat, all_pids, has_environment};
+use super::keeper::dissolve;
 use super::leftovers::end_leftovers;
 use super::log::{LogWriter, Pump};
 use super::marker::{Mark, Trace};
@@ -15,7 +17,7 @@ use super::monitor::Monitor;
 use super::signal::Leader;
 use super::spawn::marker_entry;
 use super::stop::Ladder;
-use super::watched::{Phase, Watched};
+use super::watched::{Past, Phase, Watched};
 use crate::atom::{AtomId, AtomSpec};
 use crate::driver::{Observation, Remembered, Sighting};
 use crate::lifecycle::{Reason, State, StopCause};
@@ -87,7 +89,10 @@ impl Monitor {
         let atom = remembered.order.atom;
         let mut sighting = Sighting::Adopted;
         let dir = self.context.dir(atom);
-        if remembered.handle.is_none() && self.tell_start(atom, &dir) {
+        let starting =
+            self.watched(serial).is_some_and(|watched| matches!(watched.phase, Phase::Starting(_)));
+        // Of one that is just being executed that is told in a moment.
+        if !starting && remembered.handle.is_none() && self.tell_start(atom, &dir) {
             sighting = Sighting::Changed;
         }
         let now = time::now();
@@ -98,9 +103,8 @@ impl Monitor {
             }
             None => {
                 let ladder = self.watched_mut(serial).and_then(|watched| watched.ladder);
-                if let Some(Ladder { cause, kill_at, .. }) = ladder {
-                    let left = |at: Instant| at.saturating_duration_since(Instant::now());
-                    let grace = kill_at.map_or(Duration::MAX, left);
+                if let Some(ladder) = ladder {
+                    let (cause, grace) = (ladder.cause, ladder.grace_left());
                     self.emit(Observation::StopBegan { atom, at: now, cause, grace });
                     sighting = Sighting::Changed;
                 }
@@ -283,19 +287,14 @@ impl Monitor {
             self.emit(Observation::Started { atom, at: began, pid: Some(identity.pid), handle });
             sighting = Sighting::Changed;
         }
-        let mut watched = Watched {
-            atom,
-            spec: Arc::clone(&order.spec),
-            pump: self.reopen_log(atom, &dir, order.spec.get_log_max()),
-            ladder: ladder(remembered, &dir, &order.spec),
-            dir,
-            group: self.group_of(atom),
-            killed_leftovers: 0,
-            phase: Phase::Running(leader),
-            removing: false,
-        };
+        let pump = self.reopen_log(atom, &dir, order.spec.get_log_max());
+        let ladder = ladder(remembered, &dir, &order.spec);
+        let (group, phase) = (self.group_of(atom), Phase::Running(leader));
+        let mut watched = Watched::new(atom, Arc::clone(&order.spec), dir, group, phase, pump);
+        watched.ladder = ladder;
+        watched.began = watched.began.checked_sub(age(identity)).unwrap_or(watched.began);
         if watched.leader().is_some_and(Leader::has_ended) {
-            watched.end();
+            watched.end(time::now());
             let ended = watched.leader().map(Leader::ended);
             if let Some(ended @ (Ended::Known(..) | Ended::Unknowable)) = ended {
                 if let Err(error) = end_leftovers(atom, identity) {
@@ -321,6 +320,13 @@ impl Monitor {
 
     fn ended_meanwhile(&mut self, mut watched: Watched, ended: Ended) {
         let (atom, at) = (watched.atom, time::now());
+        let past = match watched.phase {
+            Phase::Ended(_, past) => past,
+            Phase::Starting(_)
+            | Phase::Running(_)
+            | Phase::Clearing(..)
+            | Phase::Lingering { .. } => Past { at, wall: watched.began.elapsed() },
+        };
         if let Some(mut pump) = watched.pump.take() {
             self.drain_pump(&mut pump);
             pump.finish();
@@ -329,8 +335,10 @@ impl Monitor {
         watched.dir.remove_fifos();
         let ending = match ended {
             Ended::Known(status, usage) => {
-                let (evidence, usage) = watched.account(status, usage);
-                Observation::Exited { atom, at, status, evidence, usage }
+                let (evidence, usage) = watched.account(status, usage, past);
+                // When it ended was seen by nobody.
+                let (usage, left_behind) = (Some(usage), watched.left.take().map(Arc::new));
+                Observation::Exited { atom, at, status, evidence, usage, left_behind }
             }
             Ended::Pending | Ended::Unknowable => Observation::LostSight {
                 atom,
@@ -339,6 +347,12 @@ impl Monitor {
                 detail: "it has ended, and nobody tells how".to_owned(),
             },
         };
+        if let Some(group) = watched.take_occupied_group() {
+            dissolve(group, &watched.dir);
+        }
+        if let Some(group) = watched.take_empty_group() {
+            discard(group, &watched.dir);
+        }
         self.emit_ending(&watched.dir, ending);
     }
 
@@ -398,17 +412,10 @@ impl Monitor {
             }
             Whereabouts::Never | Whereabouts::Gone(..) | Whereabouts::Unclear(_) => return None,
         };
-        let watched = Watched {
-            atom,
-            spec: Arc::new(AtomSpec::command("")),
-            dir: self.context.dir(atom),
-            group: self.group_of(atom),
-            killed_leftovers: 0,
-            phase: Phase::Running(leader),
-            pump: None,
-            ladder: None,
-            removing: true,
-        };
+        let (spec, dir) = (Arc::new(AtomSpec::command("")), self.context.dir(atom));
+        let (group, phase) = (self.group_of(atom), Phase::Running(leader));
+        let mut watched = Watched::new(atom, spec, dir, group, phase, None);
+        watched.removing = true;
         match self.watch(watched) {
             Ok(serial) => Some(serial),
             Err((watched, error)) => {
@@ -466,12 +473,16 @@ fn created_at(atom: AtomId) -> Timestamp {
     Timestamp::from_micros(millis.saturating_mul(1000))
 }
 
-/// When a process was started, to a hundredth of a second.
-fn started_at(identity: Identity) -> Timestamp {
+/// How old a process is, to a hundredth of a second.
+fn age(identity: Identity) -> Duration {
     // USER_HZ, the unit of /proc: 100 on every architecture but the long-gone Alpha and Itanium.
     const MILLIS_PER_TICK: u64 = 10;
     let after_boot = Duration::from_millis(identity.start_time.saturating_mul(MILLIS_PER_TICK));
-    let age = uptime().saturating_sub(after_boot);
-    let micros = u64::try_from(age.as_micros()).unwrap_or(0);
+    uptime().saturating_sub(after_boot)
+}
+
+/// When a process was started, to a hundredth of a second.
+fn started_at(identity: Identity) -> Timestamp {
+    let micros = u64::try_from(age(identity).as_micros()).unwrap_or(0);
     Timestamp::from_micros(time::now().as_micros().saturating_sub(micros))
 }

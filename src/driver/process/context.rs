@@ -7,7 +7,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::dir::{AtomDir, Prepared};
-use super::fork::Surroundings;
 use super::identity::Place;
 use super::log::LogShared;
 use super::mailbox::Mailbox;
@@ -53,10 +52,10 @@ impl Context {
         }
     }
 
-    /// Sets aside what its host gives to an atom that was prepared.
-    pub(super) fn surround(&self, atom: AtomId, around: Surroundings) {
+    /// Changes what was set aside.
+    pub(super) fn with_prepared(&self, atom: AtomId, change: impl FnOnce(&mut Prepared)) {
         if let Some(prepared) = self.prepared.lock().get_mut(&atom) {
-            prepared.around = Some(around);
+            change(prepared);
         }
     }
 

@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
 
-use super::fork::Surroundings;
 use super::identity::Place;
+use super::keeper::Forked;
 use super::log::{LogShared, LogWriter};
 use super::marker::Marker;
+use super::spawn::{Failure, Streams};
 use crate::atom::AtomId;
 use crate::driver::DriverError;
 use crate::log::Stream;
@@ -36,14 +37,20 @@ pub(super) struct Prepared {
     /// Our ends of the FIFOs, which do not block.
     pub(super) out: OwnedFd,
     pub(super) err: OwnedFd,
-    /// The atom's ends. It holds them for reading too, so that nobody's death breaks the pipe.
-    pub(super) child_out: OwnedFd,
-    pub(super) child_err: OwnedFd,
-    /// `/dev/null`: the atom's standard input, and a place kept for its pidfd.
-    pub(super) slot: OwnedFd,
     pub(super) log: LogWriter,
-    /// What the host gives to it; `None` when that is this very process.
-    pub(super) around: Option<Surroundings>,
+    pub(super) child: Child,
+}
+
+/// What there is of an atom that was prepared and not started.
+#[derive(Debug)]
+pub(super) enum Child {
+    /// Its ends of its streams. It holds the FIFOs for reading too, so that nobody's death breaks the
+    /// pipe; and its standard input is `/dev/null`, in a place that is then its pidfd's.
+    Unborn(Streams),
+    /// In the keeper: it sets itself up, and waits for its go.
+    Waiting(Box<Forked>),
+    /// In the keeper: it cannot be started.
+    Failed(Failure),
 }
 
 impl AtomDir {
@@ -106,12 +113,13 @@ impl AtomDir {
             dir: self.clone(),
             out: end(Stream::Stdout, READ_END)?,
             err: end(Stream::Stderr, READ_END)?,
-            child_out: end(Stream::Stdout, OFlags::RDWR | OFlags::CLOEXEC)?,
-            child_err: end(Stream::Stderr, OFlags::RDWR | OFlags::CLOEXEC)?,
-            slot: File::open(null).map_err(|e| trouble(null, e))?.into(),
+            child: Child::Unborn(Streams {
+                stdout: end(Stream::Stdout, OFlags::RDWR | OFlags::CLOEXEC)?,
+                stderr: end(Stream::Stderr, OFlags::RDWR | OFlags::CLOEXEC)?,
+                stdin: File::open(null).map_err(|e| trouble(null, e))?.into(),
+            }),
             log: LogWriter::create(&self.path, log_max, shared)
                 .map_err(|e| trouble(&self.path, e))?,
-            around: None,
         })
     }
 

@@ -13,9 +13,11 @@
 //! commands and gives serialisable observations.
 
 mod adopt;
+mod clearing;
 mod context;
 mod dir;
 mod driver;
+mod endings;
 mod exit;
 mod fork;
 mod identity;
@@ -30,6 +32,7 @@ mod signal;
 mod spawn;
 mod start;
 mod stop;
+mod stops;
 mod sys;
 mod timers;
 mod tree;

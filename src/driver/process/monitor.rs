@@ -10,29 +10,19 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
+use super::clearing::Clearing;
 use super::context::Context;
 use super::dir::AtomDir;
-use super::exit::Ended;
-use super::keeper::{Link, dissolve};
+use super::keeper::Link;
 use super::log::{HEADER, MAX_PAYLOAD, Turn};
 use super::mailbox::Message;
-use super::marker::Mark;
-use super::stop::{Ladder, Step};
 use super::sys::ChildSignal;
 use super::timers::{Timer, TimerKind, Timers};
 use super::tree::Cgroups;
 use super::watched::{Phase, Watched};
 use crate::atom::AtomId;
 use crate::driver::{Command, Observation, Observer};
-use crate::lifecycle::{Reason, StopCause};
 use crate::log::Stream;
-use crate::time;
-
-/// How long output is read after an atom's end when somebody whom we could not kill still holds it open.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// How long a status is waited for that the kernel gives once the process was reaped by another parent.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The event of the mailbox. Atoms have serial numbers from 1.
 const MAILBOX: u64 = 0;
@@ -63,20 +53,25 @@ pub(super) struct Monitor {
     /// In the keeper: says that a child has ended.
     pub(super) children: Option<ChildSignal>,
     atoms: HashMap<u64, Watched>,
+    /// Cgroups that are being emptied; their serial numbers are of the same row as the atoms'.
+    pub(super) clearing: HashMap<u64, Clearing>,
     by_id: HashMap<AtomId, u64>,
     last_serial: u64,
     timers: Timers,
     /// Atoms that were stopped before the order to start them came.
     pub(super) withdrawn: HashSet<AtomId>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     pub(super) closing: bool,
 }
 
 /// What an event is about: the low two bits of its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
+    /// Its leader has ended; or, of a cgroup that is being emptied, that somebody has left it.
     Pidfd,
     Output(Stream),
+    /// Its program was executed, or not.
+    Execution,
 }
 
 impl Source {
@@ -85,6 +80,7 @@ impl Source {
             Self::Pidfd => 0,
             Self::Output(Stream::Stdout) => 1,
             Self::Output(Stream::Stderr) => 2,
+            Self::Execution => 3,
         }
     }
 
@@ -92,6 +88,7 @@ impl Source {
         match data & 3 {
             1 => Self::Output(Stream::Stdout),
             2 => Self::Output(Stream::Stderr),
+            3 => Self::Execution,
             _ => Self::Pidfd,
         }
     }
@@ -159,6 +156,7 @@ impl Monitor {
             soft_nofile: None,
             children: None,
             atoms: HashMap::new(),
+            clearing: HashMap::new(),
             by_id: HashMap::new(),
             last_serial: 0,
             timers: Timers::default(),
@@ -220,7 +218,11 @@ impl Monitor {
         // An atom that went earlier in this turn is not found, and nothing is done.
         let serial = data >> 2;
         match Source::of(data) {
+            Source::Pidfd if self.clearing.contains_key(&serial) => {
+                self.go_on_clearing(serial, false);
+            }
             Source::Pidfd => self.leader_event(serial),
+            Source::Execution => self.execution(serial),
             Source::Output(stream) => self.output_event(serial, stream),
         }
     }
@@ -271,28 +273,45 @@ impl Monitor {
     ///
     /// When the kernel will not watch another descriptor; the atom is given back.
     pub(super) fn watch(&mut self, watched: Watched) -> Result<u64, (Box<Watched>, io::Error)> {
-        self.last_serial += 1;
-        let serial = self.last_serial;
-        if let Some(leader) = watched.leader() {
+        let serial = self.next_serial();
+        let listening = sources(&watched).try_for_each(|(source, fd)| {
+            let mut flags = epoll::EventFlags::IN;
             // Edge-triggered: the second event, that it was reaped by another parent, is not missed for the first.
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-            if let Err(error) = self.listen(serial, Source::Pidfd, leader.pidfd(), flags) {
-                return Err((Box::new(watched), error));
-            }
-        }
-        if let Some(pump) = &watched.pump {
-            for stream in Stream::ALL {
-                let Some(fd) = pump.fd(*stream) else { continue };
-                let source = Source::Output(*stream);
-                if let Err(error) = self.listen(serial, source, fd, epoll::EventFlags::IN) {
-                    self.deafen(&watched);
-                    return Err((Box::new(watched), error));
-                }
-            }
+            flags.set(epoll::EventFlags::ET, source == Source::Pidfd);
+            self.listen(serial, source, fd, flags)
+        });
+        if let Err(error) = listening {
+            self.deafen(&watched);
+            return Err((Box::new(watched), error));
         }
         self.by_id.insert(watched.atom, serial);
         self.atoms.insert(serial, watched);
         Ok(serial)
+    }
+
+    /// Lets go of an atom.
+    pub(super) fn unwatch(&mut self, serial: u64) -> Option<Watched> {
+        let watched = self.atoms.remove(&serial)?;
+        self.deafen(&watched);
+        self.by_id.remove(&watched.atom);
+        Some(watched)
+    }
+
+    pub(super) fn next_serial(&mut self) -> u64 {
+        self.last_serial += 1;
+        self.last_serial
+    }
+
+    /// What an event of a cgroup is known by that is being emptied.
+    pub(super) fn event_of_clearing(serial: u64) -> epoll::EventData {
+        epoll::EventData::new_u64(serial << 2 | Source::Pidfd.bits())
+    }
+
+    /// Its program was executed, or was not: nothing more is heard of that.
+    pub(super) fn stop_listening_for_execution(&self, serial: u64) {
+        if let Some(fd) = self.atoms.get(&serial).and_then(Watched::channel) {
+            let _ = epoll::delete(&self.epoll, fd);
+        }
     }
 
     fn listen(
@@ -310,8 +329,7 @@ impl Monitor {
     /// closed: somebody who forked the host may still have it open, and then
     /// closing alone would leave its events with us for ever.
     fn deafen(&self, watched: &Watched) {
-        let outputs = Stream::ALL.iter().filter_map(|s| watched.pump.as_ref()?.fd(*s));
-        for fd in watched.leader().map(super::signal::Leader::pidfd).into_iter().chain(outputs) {
+        for (_, fd) in sources(watched) {
             let _ = epoll::delete(&self.epoll, fd);
         }
     }
@@ -322,22 +340,26 @@ impl Monitor {
 
     /// Whether there is nothing to watch.
     pub(super) fn is_idle(&self) -> bool {
-        self.atoms.is_empty()
+        self.atoms.is_empty() && self.clearing.is_empty()
     }
 
     /// What runs, with the grace that it was given.
     pub(super) fn running(&self) -> Vec<(u64, Duration)> {
         let running = |(serial, watched): (&u64, &Watched)| {
-            matches!(watched.phase, Phase::Running(_)).then(|| (*serial, watched.spec.get_grace()))
+            let runs = matches!(watched.phase, Phase::Starting(_) | Phase::Running(_));
+            runs.then(|| (*serial, watched.spec.get_grace()))
         };
         self.atoms.iter().filter_map(running).collect()
     }
 
     /// Which atom's leader a child of this process is.
     pub(super) fn serial_of_pid(&self, pid: u32) -> Option<u64> {
-        let is_it =
-            |watched: &Watched| watched.leader().is_some_and(|leader| leader.identity().pid == pid);
-        self.atoms.iter().find(|(_, watched)| is_it(watched)).map(|(serial, _)| *serial)
+        let mut atoms = self.atoms.iter();
+        atoms.find(|(_, watched)| watched.pid() == Some(pid)).map(|(serial, _)| *serial)
+    }
+
+    pub(super) fn watched(&self, serial: u64) -> Option<&Watched> {
+        self.atoms.get(&serial)
     }
 
     pub(super) fn serial_of(&self, atom: AtomId) -> Option<u64> {
@@ -390,7 +412,7 @@ impl Monitor {
     }
 
     /// Reads what was there when the leader ended.
-    fn drain(&mut self, serial: u64) {
+    pub(super) fn drain(&mut self, serial: u64) {
         for stream in Stream::ALL {
             let pump = self.atoms.get_mut(&serial).and_then(|watched| watched.pump.as_mut());
             if pump.is_some_and(|pump| pump.drain(*stream, &mut self.buffer) == Turn::Ended) {
@@ -406,231 +428,47 @@ impl Monitor {
         }
     }
 
-    // ---- stopping
-
-    fn stop(&mut self, atom: AtomId, grace: Duration, force: bool) {
-        match self.by_id.get(&atom) {
-            Some(serial) => self.stop_watched(*serial, StopCause::Requested, grace, force),
-            None => self.withdraw(atom),
-        }
-    }
-
-    /// Gives up an atom that was prepared and not started.
-    fn withdraw(&mut self, atom: AtomId) {
-        if let Some(prepared) = self.context.take_prepared(atom) {
-            prepared.log.finish(time::now());
-            prepared.dir.remove_fifos();
-            self.context.forget_log(atom);
-            self.withdrawn.insert(atom);
-            let detail = "it was stopped before it was started".to_owned();
-            self.emit(Observation::NeverStarted { atom, at: time::now(), detail });
-        }
-    }
-
-    pub(super) fn stop_watched(
-        &mut self,
-        serial: u64,
-        cause: StopCause,
-        grace: Duration,
-        force: bool,
-    ) {
-        let Some(watched) = self.atoms.get_mut(&serial) else { return };
-        let Phase::Running(leader) = &watched.phase else { return };
-        match Ladder::ask(&mut watched.ladder, cause, grace, force, Instant::now()) {
-            Step::Terminate => {
-                let reached = watched.dir.marker().has(Mark::Term) || leader.terminate();
-                tracing::debug!(atom = %watched.atom, reached, ?grace, "asked an atom to end");
-                if reached {
-                    watched.dir.marker().mark(Mark::Term);
-                }
-                if let Some(ladder) = &mut watched.ladder {
-                    ladder.term_reached = reached;
-                }
-            }
-            Step::Wait => {}
-            Step::Kill => {
-                tracing::debug!(atom = %watched.atom, "killing an atom");
-                leader.kill();
-                watched.dir.marker().mark(Mark::Kill);
-            }
-        }
-        let kill_at = watched.ladder.filter(|ladder| !ladder.kill_sent).and_then(|l| l.kill_at);
-        self.arm(kill_at, serial, TimerKind::Kill);
-    }
-
-    /// Sets the timer of an atom's deadline.
-    pub(super) fn arm_deadline(&mut self, serial: u64, at: Option<Instant>) {
-        self.arm(at, serial, TimerKind::Deadline);
-    }
-
     // ---- timers
 
-    fn arm(&mut self, at: Option<Instant>, serial: u64, kind: TimerKind) {
+    pub(super) fn arm(&mut self, at: Option<Instant>, serial: u64, kind: TimerKind) {
         if let Some(at) = at {
-            let atoms = &self.atoms;
-            self.timers.push(Timer { at, serial, kind }, atoms.len(), |serial| {
-                atoms.contains_key(&serial)
+            let (atoms, clearing) = (&self.atoms, &self.clearing);
+            self.timers.push(Timer { at, serial, kind }, atoms.len() + clearing.len(), |serial| {
+                atoms.contains_key(&serial) || clearing.contains_key(&serial)
             });
         }
     }
 
     /// Until the next timer that still means something; for ever when there is none.
     fn timeout(&mut self) -> Option<Timespec> {
-        let next = self.timers.next(|serial| self.atoms.contains_key(&serial))?;
+        let (atoms, clearing) = (&self.atoms, &self.clearing);
+        let lives = |serial| atoms.contains_key(&serial) || clearing.contains_key(&serial);
+        let next = self.timers.next(lives)?;
         Some(wait_for(next.saturating_duration_since(Instant::now())))
     }
 
     fn fire_timers(&mut self) {
         let now = Instant::now();
-        while let Some(timer) = self.timers.pop_due(now) {
-            let Some(watched) = self.atoms.get_mut(&timer.serial) else { continue };
-            match (timer.kind, &watched.phase) {
-                (TimerKind::Kill, Phase::Running(leader)) => {
-                    if watched.ladder.as_mut().is_some_and(|ladder| ladder.is_due(now)) {
-                        tracing::debug!(atom = %watched.atom, "the grace is over, killing an atom");
-                        leader.kill();
-                        watched.dir.marker().mark(Mark::Kill);
-                    }
-                }
-                (TimerKind::Deadline, Phase::Running(_)) => self.deadline(timer.serial, now),
-                (TimerKind::Linger, Phase::Lingering { until }) => {
-                    if *until <= now {
-                        self.drain(timer.serial);
-                        self.complete(timer.serial);
-                    }
-                }
-                (TimerKind::Patience, Phase::Ended(_)) => self.told(timer.serial, true),
-                (
-                    TimerKind::Kill | TimerKind::Deadline | TimerKind::Linger | TimerKind::Patience,
-                    Phase::Running(_) | Phase::Ended(_) | Phase::Lingering { .. },
-                ) => {}
+        while let Some(Timer { serial, kind, .. }) = self.timers.pop_due(now) {
+            match kind {
+                TimerKind::Kill => self.grace_over(serial, now),
+                TimerKind::Deadline => self.deadline(serial, now),
+                TimerKind::Linger => self.end_lingering(serial, now),
+                TimerKind::Patience => self.told(serial, true),
+                TimerKind::Execution => self.end_execution(serial),
+                TimerKind::Clear => self.go_on_clearing(serial, true),
             }
         }
     }
+}
 
-    fn deadline(&mut self, serial: u64, now: Instant) {
-        let Some(watched) = self.atoms.get(&serial) else { return };
-        let grace = watched.spec.get_grace();
-        // A stop that is already stricter goes on as it is.
-        if watched.ladder.is_some_and(|ladder| !ladder.is_tightened_by(grace, now)) {
-            return;
-        }
-        // It may have ended by itself just before.
-        if watched.leader().is_none_or(super::signal::Leader::has_ended) {
-            return;
-        }
-        let (atom, cause) = (watched.atom, StopCause::Deadline);
-        if !watched.removing {
-            self.emit(Observation::StopBegan { atom, at: time::now(), cause, grace });
-        }
-        self.stop_watched(serial, cause, grace, false);
-    }
-
-    // ---- endings
-
-    pub(super) fn leader_event(&mut self, serial: u64) {
-        let Some(watched) = self.atoms.get_mut(&serial) else { return };
-        if watched.leader().is_none_or(|leader| !leader.has_ended()) {
-            return;
-        }
-        watched.end();
-        self.told(serial, false);
-    }
-
-    /// Tells how an atom ended, if that is known now, or `last` is set.
-    fn told(&mut self, serial: u64, last: bool) {
-        let Some(Watched { phase: Phase::Ended(leader), .. }) = self.atoms.get(&serial) else {
-            return;
-        };
-        let ended = leader.ended();
-        if ended == Ended::Pending && !last {
-            self.arm(Instant::now().checked_add(PATIENCE), serial, TimerKind::Patience);
-            return;
-        }
-        // Before it is told, so that who waits for the end sees everything that the leader wrote.
-        self.drain(serial);
-        let Some(watched) = self.atoms.get_mut(&serial) else { return };
-        if let Some(leader) = watched.leader() {
-            let _ = epoll::delete(&self.epoll, leader.pidfd());
-        }
-        let until = Instant::now() + LINGER;
-        watched.phase = Phase::Lingering { until };
-        let (atom, at) = (watched.atom, time::now());
-        let observation = match ended {
-            Ended::Known(status, usage) => {
-                let (evidence, usage) = watched.account(status, usage);
-                tracing::debug!(%atom, ?status, "an atom ended");
-                Observation::Exited { atom, at, status, evidence, usage }
-            }
-            Ended::Pending | Ended::Unknowable => {
-                if let Some(group) = watched.group.take() {
-                    dissolve(group, &watched.dir);
-                }
-                tracing::warn!(%atom, "an atom ended, and nobody tells how");
-                let detail =
-                    "its parent reaped it, and this kernel does not tell others".to_owned();
-                Observation::LostSight { atom, at, reason: Reason::ExitUnobserved, detail }
-            }
-        };
-        if !watched.removing {
-            let dir = watched.dir.clone();
-            self.emit_ending(&dir, observation);
-        }
-        self.arm(Some(until), serial, TimerKind::Linger);
-        self.complete_if_dry(serial);
-    }
-
-    fn complete_if_dry(&mut self, serial: u64) {
-        let Some(watched) = self.atoms.get(&serial) else { return };
-        let told = matches!(watched.phase, Phase::Lingering { .. });
-        let dry = watched.pump.as_ref().is_none_or(super::log::Pump::is_dry);
-        if told && (dry || watched.removing) {
-            self.complete(serial);
-        }
-    }
-
-    /// Lets go of an atom whose ending was told.
-    pub(super) fn complete(&mut self, serial: u64) {
-        let Some(mut watched) = self.atoms.remove(&serial) else { return };
-        self.deafen(&watched);
-        self.by_id.remove(&watched.atom);
-        if let Some(pump) = watched.pump.take() {
-            pump.finish();
-        }
-        self.context.forget_log(watched.atom);
-        if watched.removing {
-            self.removed(watched.atom);
-        } else {
-            watched.dir.remove_fifos();
-        }
-    }
-
-    // ---- removal
-
-    fn remove(&mut self, atom: AtomId, handle: Option<&[u8]>) {
-        self.withdrawn.remove(&atom);
-        drop(self.context.take_prepared(atom));
-        let serial = match self.by_id.get(&atom) {
-            Some(serial) => Some(*serial),
-            None => self.hold_for_removal(atom, handle),
-        };
-        let Some(watched) = serial.and_then(|serial| self.atoms.get_mut(&serial)) else {
-            self.context.forget_log(atom);
-            self.removed(atom);
-            return;
-        };
-        watched.removing = true;
-        let Some(serial) = serial else { return };
-        self.stop_watched(serial, StopCause::Requested, Duration::ZERO, true);
-        // Answered when it has ended; at once when it had.
-        self.complete_if_dry(serial);
-    }
-
-    fn removed(&mut self, atom: AtomId) {
-        self.end_group(atom);
-        self.context.dir(atom).remove();
-        self.emit(Observation::Removed { atom, at: time::now() });
-    }
+/// What is listened to of an atom.
+fn sources(watched: &Watched) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
+    let output =
+        |stream: &Stream| Some((Source::Output(*stream), watched.pump.as_ref()?.fd(*stream)?));
+    let pidfd = watched.pidfd().map(|fd| (Source::Pidfd, fd));
+    let execution = watched.channel().map(|fd| (Source::Execution, fd));
+    pidfd.into_iter().chain(execution).chain(Stream::ALL.iter().filter_map(output))
 }
 
 #[cfg(test)]

@@ -39,20 +39,9 @@ impl Leader {
         Ok(Self { atom, pidfd, identity, ours: true })
     }
 
-    /// Takes hold of a child that was forked here and leads a session of its own, or is about to.
-    ///
-    /// # Errors
-    ///
-    /// When descriptors have run out.
-    pub(super) fn forked(
-        atom: AtomId,
-        pid: u32,
-        pidfd: &OwnedFd,
-        place: Place,
-    ) -> io::Result<Self> {
-        let pidfd = pidfd.try_clone()?;
-        let start_time = ProcStat::read(pid).map_err(gone)?.start_time;
-        Ok(Self { atom, pidfd, identity: Identity { pid, start_time, place }, ours: true })
+    /// The child that was forked here, has this identity and leads a session of its own.
+    pub(super) fn forked(atom: AtomId, identity: Identity, pidfd: OwnedFd) -> Self {
+        Self { atom, pidfd, identity, ours: true }
     }
 
     /// Takes hold of the very process that has this identity, if it is there: alive, or a zombie.

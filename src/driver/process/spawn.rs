@@ -45,6 +45,7 @@ impl Failure {
 }
 
 /// The atom's ends of its streams.
+#[derive(Debug)]
 pub(super) struct Streams {
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,

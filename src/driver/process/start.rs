@@ -1,18 +1,16 @@
 //! Carrying out an order to start.
 
 use std::io;
-use std::time::Instant;
 
 use rustix::process::{Signal, WaitOptions, kill_process_group, waitpid};
 
 use super::adopt::leave_nothing;
-use super::dir::{AtomDir, Prepared};
+use super::dir::{AtomDir, Child, Prepared};
 use super::identity::Identity;
-use super::keeper::Executed;
 use super::log::Pump;
 use super::monitor::Monitor;
 use super::signal::Leader;
-use super::spawn::{Failure, Streams, spawn};
+use super::spawn::{Failure, spawn};
 use super::watched::{Phase, Watched};
 use crate::atom::AtomId;
 use crate::driver::{Observation, Order};
@@ -38,7 +36,7 @@ impl Monitor {
                 return self.start_failed(atom, &dir, failure);
             }
         };
-        let Prepared { dir, out, err, child_out, child_err, slot, log, around } = prepared;
+        let Prepared { dir, out, err, log, child } = prepared;
         let pump = Pump::new(Some(out), Some(err), log);
         if let Some(secret) = order.spec.missing_secret() {
             let detail =
@@ -46,19 +44,15 @@ impl Monitor {
             self.give_up(atom, &dir, pump);
             return self.emit(Observation::NeverStarted { atom, at: time::now(), detail });
         }
-        let streams = Streams { stdin: slot, stdout: child_out, stderr: child_err };
-        let place = self.context.place;
-        let executed = match around {
-            Some(around) => self.execute(order, &around, streams, &dir),
-            None => {
-                spawn(atom, &order.spec, streams, || dir.marker().mark_spawned()).map(|child| {
-                    let pid = child.id();
-                    Executed { pid, leader: Leader::spawned(atom, pid, place), group: None }
-                })
+        let spawned = match child {
+            Child::Waiting(forked) => return self.let_go(order, dir, pump, *forked),
+            Child::Failed(failure) => Err(failure),
+            Child::Unborn(streams) => {
+                spawn(atom, &order.spec, streams, || dir.marker().mark_spawned())
             }
         };
-        match executed {
-            Ok(executed) => self.started(order, dir, pump, executed),
+        match spawned {
+            Ok(child) => self.spawned(order, dir, pump, child.id()),
             Err(failure) => {
                 dir.marker().unmark_spawned();
                 self.give_up(atom, &dir, pump);
@@ -75,21 +69,23 @@ impl Monitor {
         self.context.take_prepared(order.atom).ok_or_else(|| "it was released".to_owned())
     }
 
-    fn give_up(&self, atom: AtomId, dir: &AtomDir, pump: Pump) {
+    pub(super) fn give_up(&self, atom: AtomId, dir: &AtomDir, pump: Pump) {
         pump.finish();
         dir.remove_fifos();
         self.context.forget_log(atom);
     }
 
-    fn start_failed(&self, atom: AtomId, dir: &AtomDir, Failure { reason, detail }: Failure) {
+    pub(super) fn start_failed(&self, atom: AtomId, dir: &AtomDir, failure: Failure) {
+        let Failure { reason, detail } = failure;
         tracing::debug!(%atom, %reason, %detail, "an atom could not be started");
         self.emit_ending(dir, Observation::StartFailed { atom, at: time::now(), reason, detail });
     }
 
-    fn started(&mut self, order: &Order, dir: AtomDir, pump: Pump, executed: Executed) {
-        let (atom, at, began) = (order.atom, time::now(), Instant::now());
-        let Executed { pid, leader, group } = executed;
+    /// It was spawned by this host, and runs.
+    fn spawned(&mut self, order: &Order, dir: AtomDir, pump: Pump, pid: u32) {
+        let (atom, at) = (order.atom, time::now());
         let place = self.context.place;
+        let leader = Leader::spawned(atom, pid, place);
         let identity = match &leader {
             Ok(leader) => leader.identity(),
             Err(_) => Identity { pid, start_time: 0, place },
@@ -110,17 +106,9 @@ impl Monitor {
                 return self.give_up(atom, &dir, pump);
             }
         };
-        let watched = Watched {
-            atom,
-            spec: order.spec.clone(),
-            dir,
-            group,
-            killed_leftovers: 0,
-            phase: Phase::Running(leader),
-            pump: Some(pump),
-            ladder: None,
-            removing: false,
-        };
+        let phase = Phase::Running(leader);
+        let watched = Watched::new(atom, order.spec.clone(), dir, None, phase, Some(pump));
+        let began = watched.began;
         match self.watch(watched) {
             Ok(serial) => {
                 let deadline = order.spec.get_timeout().and_then(|after| began.checked_add(after));
@@ -162,7 +150,8 @@ impl Monitor {
         let ending = match status {
             Some(status) => {
                 let evidence = Evidence { kill_sent: true, ..Evidence::default() };
-                Observation::Exited { atom, at, status, evidence, usage: None }
+                let (usage, left_behind) = (None, None);
+                Observation::Exited { atom, at, status, evidence, usage, left_behind }
             }
             None => {
                 let detail = format!("it could not be watched ({error}) and was killed");

@@ -80,6 +80,12 @@ impl Ladder {
         }
     }
 
+    /// How much of the grace is left.
+    pub(super) fn grace_left(&self) -> Duration {
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        self.kill_at.map_or(Duration::MAX, left)
+    }
+
     /// What we did.
     pub(super) fn evidence(ladder: Option<Self>) -> Evidence {
         ladder.map_or_else(Evidence::default, |ladder| Evidence {

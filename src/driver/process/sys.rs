@@ -71,7 +71,7 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<(WaitStatus, Usag
         user: duration(usage.ru_utime),
         system: duration(usage.ru_stime),
         // Linux counts in KiB.
-        max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+        max_rss: u64::try_from(usage.ru_maxrss).ok().map(|kib| kib.saturating_mul(1024)),
         ..Usage::default()
     };
     Ok(Some((status, usage)))

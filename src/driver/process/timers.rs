@@ -27,6 +27,10 @@ pub(super) enum TimerKind {
     Linger,
     /// Its status was waited for long enough.
     Patience,
+    /// Its program ought to have been executed.
+    Execution,
+    /// A cgroup that is being emptied is to be looked at again.
+    Clear,
 }
 
 /// Timers, the next one first.

@@ -1,16 +1,20 @@
 //! An atom that the monitor watches.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::dir::AtomDir;
-use super::keeper::dissolve;
+use super::exit::Ended;
+use super::fork::Waiting;
+use super::identity::Identity;
 use super::log::Pump;
 use super::signal::Leader;
 use super::stop::Ladder;
 use super::tree::{Group, GroupUsage, leader_oom_killed};
-use crate::atom::{AtomId, AtomSpec, Leftovers, Usage};
+use crate::atom::{AtomId, AtomSpec, LeftBehind, Leftovers, Usage};
 use crate::lifecycle::{Evidence, WaitStatus};
+use crate::time::Timestamp;
 
 /// An atom from its start, or its adoption, until its log is complete.
 #[derive(Debug)]
@@ -20,12 +24,15 @@ pub(super) struct Watched {
     pub(super) dir: AtomDir,
     /// The cgroup that it is in, where there is one.
     pub(super) group: Option<Group>,
-    /// How many processes were killed after its leader had ended.
-    pub(super) killed_leftovers: u32,
     pub(super) phase: Phase,
+    /// When its program was executed.
+    pub(super) began: Instant,
     /// `None` where its log cannot be had.
     pub(super) pump: Option<Pump>,
+    /// While its program is still being executed, nothing of it was carried out.
     pub(super) ladder: Option<Ladder>,
+    /// What its leader has left behind.
+    pub(super) left: Option<LeftBehind>,
     /// It is being removed: its ending is no news.
     pub(super) removing: bool,
 }
@@ -33,10 +40,14 @@ pub(super) struct Watched {
 /// Where it is.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// Its leader has its go, and is about to execute its program.
+    Starting(Box<Starting>),
     /// Its leader lives.
     Running(Leader),
     /// Its leader has ended and its group was killed; how it ended is still to be learnt.
-    Ended(Leader),
+    Ended(Leader, Past),
+    /// How it ended is known; what its leader left behind is being ended.
+    Clearing(Ended, Past),
     /// Everything was told; somebody still holds its output open.
     Lingering {
         /// Until when that is read.
@@ -44,52 +55,139 @@ pub(super) enum Phase {
     },
 }
 
+/// A leader on its way to its program.
+#[derive(Debug)]
+pub(super) struct Starting {
+    pub(super) waiting: Waiting,
+    pub(super) identity: Identity,
+}
+
+/// When it ended, and how long it had run by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Past {
+    pub(super) at: Timestamp,
+    pub(super) wall: Duration,
+}
+
 impl Watched {
-    /// The leader, as long as its ending was not told.
-    pub(super) fn leader(&self) -> Option<&Leader> {
-        match &self.phase {
-            Phase::Running(leader) | Phase::Ended(leader) => Some(leader),
-            Phase::Lingering { .. } => None,
+    /// One that begins in this phase, with nothing that happened to it yet.
+    pub(super) fn new(
+        atom: AtomId,
+        spec: Arc<AtomSpec>,
+        dir: AtomDir,
+        group: Option<Group>,
+        phase: Phase,
+        pump: Option<Pump>,
+    ) -> Self {
+        Self {
+            atom,
+            spec,
+            dir,
+            group,
+            phase,
+            began: Instant::now(),
+            pump,
+            ladder: None,
+            left: None,
+            removing: false,
         }
     }
 
-    /// Its leader has ended: what is left of its tree is killed, unless it is to be kept, before the
-    /// leader is reaped and the number of the group is anybody's.
-    pub(super) fn end(&mut self) {
-        // A placeholder that lives for two lines; nothing is told in between.
-        let stopped = self.ladder.is_some() || self.removing;
-        let phase = std::mem::replace(&mut self.phase, Phase::Lingering { until: Instant::now() });
-        self.phase = match phase {
-            Phase::Running(leader) => {
-                if self.spec.get_leftovers() == Leftovers::Kill || stopped {
-                    let left = self.group.as_ref().and_then(|group| group.members().ok());
-                    self.killed_leftovers = left.map_or(0, |left| left.len() as u32);
-                    leader.kill();
-                    if self.killed_leftovers > 0
-                        && let Some(group) = &self.group
-                        && let Err(error) = group.kill()
-                    {
-                        tracing::error!(atom = %self.atom, %error, "something that an atom left behind may still run");
-                    }
-                }
-                Phase::Ended(leader)
-            }
-            other @ (Phase::Ended(_) | Phase::Lingering { .. }) => other,
-        };
+    /// The leader, as long as its ending is not known.
+    pub(super) fn leader(&self) -> Option<&Leader> {
+        match &self.phase {
+            Phase::Running(leader) | Phase::Ended(leader, _) => Some(leader),
+            Phase::Starting(_) | Phase::Clearing(..) | Phase::Lingering { .. } => None,
+        }
     }
 
-    /// What its cgroup tells of its end, beside what the kernel reported; then the cgroup goes, if nothing is kept in it.
+    /// What says that its leader has ended.
+    pub(super) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.phase {
+            Phase::Starting(starting) => Some(starting.waiting.pidfd.as_fd()),
+            Phase::Running(_)
+            | Phase::Ended(..)
+            | Phase::Clearing(..)
+            | Phase::Lingering { .. } => self.leader().map(Leader::pidfd),
+        }
+    }
+
+    /// The pid of its leader, as long as that was not reaped.
+    pub(super) fn pid(&self) -> Option<u32> {
+        match &self.phase {
+            Phase::Starting(starting) => Some(starting.waiting.pid),
+            Phase::Running(_)
+            | Phase::Ended(..)
+            | Phase::Clearing(..)
+            | Phase::Lingering { .. } => self.leader().map(|leader| leader.identity().pid),
+        }
+    }
+
+    /// What says that its program was executed, or not.
+    pub(super) fn channel(&self) -> Option<BorrowedFd<'_>> {
+        match &self.phase {
+            Phase::Starting(starting) => Some(starting.waiting.channel()),
+            Phase::Running(_)
+            | Phase::Ended(..)
+            | Phase::Clearing(..)
+            | Phase::Lingering { .. } => None,
+        }
+    }
+
+    /// Whether what is left of it is to be ended with its leader.
+    fn kills_leftovers(&self) -> bool {
+        let stopped = self.ladder.is_some() || self.removing;
+        self.spec.get_leftovers() == Leftovers::Kill || stopped
+    }
+
+    /// Its leader has ended: what is left of its process group is killed, unless it is to be kept, before
+    /// the leader is reaped and the number of the group is anybody's. What is left in its cgroup is noted.
+    pub(super) fn end(&mut self, at: Timestamp) {
+        if !matches!(self.phase, Phase::Running(_)) {
+            return;
+        }
+        let kill = self.kills_leftovers();
+        // A placeholder for two lines; nothing is told in between.
+        let phase = std::mem::replace(&mut self.phase, Phase::Lingering { until: Instant::now() });
+        let Phase::Running(leader) = phase else { return };
+        if let Some(left) = self.group.as_ref().map(Group::named_members)
+            && !left.is_empty()
+        {
+            self.left = Some(LeftBehind::new(kill, left));
+        }
+        if kill {
+            leader.kill();
+        }
+        self.phase = Phase::Ended(leader, Past { at, wall: self.began.elapsed() });
+    }
+
+    /// Takes its cgroup out, if something may be in it that is to be ended.
+    pub(super) fn take_occupied_group(&mut self) -> Option<Group> {
+        if !self.kills_leftovers() {
+            return None;
+        }
+        self.group.take_if(|group| !group.is_empty().unwrap_or(false))
+    }
+
+    /// Takes its cgroup out if nobody is in it; whoever was left there in keeping with its policy keeps it.
+    pub(super) fn take_empty_group(&mut self) -> Option<Group> {
+        self.group.take().filter(|group| group.is_empty().unwrap_or(false))
+    }
+
+    /// What its cgroup tells of its end, beside what the kernel reported.
     pub(super) fn account(
-        &mut self,
+        &self,
         status: WaitStatus,
         usage: Option<Usage>,
-    ) -> (Evidence, Option<Usage>) {
+        past: Past,
+    ) -> (Evidence, Usage) {
         let mut evidence = Ladder::evidence(self.ladder);
-        let Some(group) = self.group.take() else { return (evidence, usage) };
+        let mut usage = usage.unwrap_or_default();
+        usage.wall = past.wall;
+        let Some(group) = &self.group else { return (evidence, usage) };
         let oom = group.oom();
         evidence.oom_kills = oom.kills.unwrap_or(0);
         evidence.oom_killed = leader_oom_killed(status, evidence.kill_sent, oom);
-        let mut usage = usage.unwrap_or_default();
         let GroupUsage { user, system, peak_memory, read_bytes, written_bytes } = group.usage();
         // The group counts all; the kernel's report only those that were waited for.
         usage.user = user.unwrap_or_default().max(usage.user);
@@ -97,14 +195,6 @@ impl Watched {
         usage.peak_memory = peak_memory;
         usage.read_bytes = read_bytes;
         usage.written_bytes = written_bytes;
-        usage.killed_leftovers = self.killed_leftovers;
-        let kept = self.spec.get_leftovers() == Leftovers::Keep
-            && self.ladder.is_none()
-            && !self.removing
-            && !group.is_empty().unwrap_or(false);
-        if !kept {
-            dissolve(group, &self.dir);
-        }
-        (evidence, Some(usage))
+        (evidence, usage)
     }
 }

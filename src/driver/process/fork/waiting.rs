@@ -47,6 +47,11 @@ impl Waiting {
         Ok(())
     }
 
+    /// Its pidfd, once nothing more is asked of it.
+    pub(in crate::driver::process) fn into_pidfd(self) -> OwnedFd {
+        self.pidfd
+    }
+
     /// Becomes readable when there is something to report.
     pub(in crate::driver::process) fn channel(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()

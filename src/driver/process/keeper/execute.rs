@@ -1,73 +1,239 @@
 //! How the keeper starts an atom: in a cgroup of its own, from a child that waits for its go.
+//!
+//! ```text
+//!  prepared ──▶ answered ──▶ forked: sets itself up ─ ─ ─ ─ waits ──▶ go ──▶ executed
+//!                  │                                         ▲
+//!                  └─▶ the host's journal syncs ──▶ Start ───┘
+//! ```
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::pidfd_send_signal;
 
 use crate::atom::AtomId;
-use crate::driver::Order;
-use crate::driver::process::dir::AtomDir;
+use crate::driver::process::clearing::{Then, discard};
+use crate::driver::process::dir::{AtomDir, Child, Prepared};
 use crate::driver::process::fork::{Plan, Surroundings, Waiting, fork};
-use crate::driver::process::identity::Identity;
+use crate::driver::process::identity::{Identity, ProcStat};
+use crate::driver::process::log::Pump;
 use crate::driver::process::marker::Mark;
 use crate::driver::process::monitor::Monitor;
 use crate::driver::process::signal::Leader;
 use crate::driver::process::spawn::{Failure, Streams};
+use crate::driver::process::timers::TimerKind;
 use crate::driver::process::tree::{Cgroups, Group};
+use crate::driver::process::watched::{Phase, Starting, Watched};
+use crate::driver::{Observation, Order};
 use crate::lifecycle::Reason;
 use crate::time;
 
 /// How long an execution may take: what it waits for is a disk, or a file server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the members of a cgroup may take to end once they were killed.
+/// How long the members of a cgroup may take to end once they were killed, where that is waited for.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
-/// An atom that was executed.
-pub(in crate::driver::process) struct Executed {
-    pub(in crate::driver::process) pid: u32,
-    pub(in crate::driver::process) leader: io::Result<Leader>,
-    pub(in crate::driver::process) group: Option<Group>,
+/// How many descriptors a fork needs beside those that were there before: both ends of its socket, and a pidfd.
+const FOR_FORK: usize = 3;
+
+/// A child that was forked for an atom and waits for its go.
+#[derive(Debug)]
+pub(in crate::driver::process) struct Forked {
+    waiting: Waiting,
+    identity: Identity,
+    group: Option<Group>,
+}
+
+/// Descriptors that are kept free for a fork.
+pub(super) struct Reserve(#[expect(dead_code, reason = "held, to be dropped")] Vec<OwnedFd>);
+
+impl Reserve {
+    /// Sets them aside.
+    ///
+    /// # Errors
+    ///
+    /// When there are not as many.
+    pub(super) fn new() -> io::Result<Self> {
+        let one = |_| rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3);
+        Ok(Self((0..FOR_FORK).map(one).collect::<Result<_, _>>()?))
+    }
 }
 
 impl Monitor {
-    /// Executes a prepared atom with what its host has given it.
-    pub(in crate::driver::process) fn execute(
+    /// Forks the child of an atom that was just prepared.
+    pub(super) fn fork_prepared(&mut self, order: &Order, around: &Surroundings) {
+        let mut unborn = None;
+        self.context.with_prepared(order.atom, |prepared| {
+            let dir = prepared.dir.clone();
+            let placeholder = Failure::new(Reason::ExecFailed, "it was not forked");
+            let child = std::mem::replace(&mut prepared.child, Child::Failed(placeholder));
+            match child {
+                Child::Unborn(streams) => unborn = Some((streams, dir)),
+                forked @ (Child::Waiting(_) | Child::Failed(_)) => prepared.child = forked,
+            }
+        });
+        let Some((streams, dir)) = unborn else { return };
+        let child = match self.fork_child(order, around, streams, &dir) {
+            Ok(forked) => Child::Waiting(Box::new(forked)),
+            Err(failure) => Child::Failed(failure),
+        };
+        self.context.with_prepared(order.atom, |prepared| prepared.child = child);
+    }
+
+    fn fork_child(
         &mut self,
         order: &Order,
         around: &Surroundings,
         streams: Streams,
         dir: &AtomDir,
-    ) -> Result<Executed, Failure> {
-        let atom = order.atom;
-        let plan = Plan::new(atom, &order.spec, around)?.with_soft_nofile(self.soft_nofile);
+    ) -> Result<Forked, Failure> {
+        let plan = Plan::new(order.atom, &order.spec, around)?.with_soft_nofile(self.soft_nofile);
         let group = self.contain(order, dir)?;
         let files = group.as_ref().map(Group::join_files).unwrap_or_default();
         let join: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
         let place = self.context.place;
-        let executed = fork(&plan, streams, &join).and_then(|mut waiting| {
-            let leader = Leader::forked(atom, waiting.pid, &waiting.pidfd, place);
-            match release(&mut waiting, leader.as_ref().ok(), dir) {
-                Ok(()) => Ok((waiting.pid, leader)),
-                Err(failure) => {
-                    reap(waiting);
-                    Err(failure)
-                }
-            }
+        let forked = fork(&plan, streams, &join).and_then(|waiting| {
+            let no = |error| Failure::new(Reason::ExecFailed, format!("no /proc of it: {error}"));
+            let start_time = ProcStat::read(waiting.pid).map_err(no)?.start_time;
+            let identity = Identity { pid: waiting.pid, start_time, place };
+            Ok((waiting, identity))
         });
-        match executed {
-            Ok((pid, leader)) => Ok(Executed { pid, leader, group }),
+        match forked {
+            Ok((waiting, identity)) => Ok(Forked { waiting, identity, group }),
             Err(failure) => {
                 if let Some(group) = group {
-                    dissolve(group, dir);
+                    self.clear(group, dir.clone(), Then::Nothing);
                 }
                 Err(failure)
             }
         }
+    }
+
+    /// Lets an atom execute its program; what comes of it is told later.
+    pub(in crate::driver::process) fn let_go(
+        &mut self,
+        order: &Order,
+        dir: AtomDir,
+        pump: Pump,
+        forked: Forked,
+    ) {
+        let atom = order.atom;
+        let Forked { mut waiting, identity, group } = forked;
+        let released = match waiting.report() {
+            Some(Err(failure)) => Err(failure),
+            // What it could be told of before its go is a failure only.
+            Some(Ok(())) | None => release(&mut waiting, identity, &dir),
+        };
+        if let Err(failure) = released {
+            drop(waiting);
+            self.give_up(atom, &dir, pump);
+            if let Some(group) = group {
+                self.clear(group, dir.clone(), Then::Nothing);
+            }
+            return self.start_failed(atom, &dir, failure);
+        }
+        let phase = Phase::Starting(Box::new(Starting { waiting, identity }));
+        let watched = Watched::new(atom, order.spec.clone(), dir, group, phase, Some(pump));
+        match self.watch(watched) {
+            Ok(serial) => {
+                self.arm(Instant::now().checked_add(PATIENCE), serial, TimerKind::Execution);
+            }
+            Err((watched, error)) => {
+                let detail = format!("it cannot be watched, and was not let go on: {error}");
+                self.not_executed(*watched, Failure::new(Reason::ExecFailed, detail));
+            }
+        }
+    }
+
+    /// Asks whether a program was executed.
+    pub(in crate::driver::process) fn execution(&mut self, serial: u64) {
+        let Some(Watched { phase: Phase::Starting(starting), .. }) = self.watched_mut(serial)
+        else {
+            return;
+        };
+        match starting.waiting.report() {
+            None => {}
+            Some(Ok(())) => self.executed(serial),
+            Some(Err(failure)) => {
+                if let Some(watched) = self.unwatch(serial) {
+                    self.not_executed(watched, failure);
+                }
+            }
+        }
+    }
+
+    /// It takes too long.
+    pub(in crate::driver::process) fn end_execution(&mut self, serial: u64) {
+        if let Some(watched) = self.unwatch(serial) {
+            let detail = format!("it was not executed within {} s", PATIENCE.as_secs());
+            self.not_executed(watched, Failure::new(Reason::ExecFailed, detail));
+        }
+    }
+
+    fn executed(&mut self, serial: u64) {
+        self.stop_listening_for_execution(serial);
+        let Some(watched) = self.watched_mut(serial) else { return };
+        // A placeholder for three lines; nothing is told in between.
+        let until = Instant::now();
+        let phase = std::mem::replace(&mut watched.phase, Phase::Lingering { until });
+        let Phase::Starting(starting) = phase else { return };
+        let Starting { waiting, identity } = *starting;
+        let atom = watched.atom;
+        watched.phase = Phase::Running(Leader::forked(atom, identity, waiting.into_pidfd()));
+        watched.began = Instant::now();
+        let deadline = watched.spec.get_timeout();
+        let deadline = deadline.and_then(|after| watched.began.checked_add(after));
+        let asked = watched.ladder.take();
+        tracing::debug!(%atom, pid = identity.pid, "started an atom");
+        let (at, pid, handle) = (time::now(), Some(identity.pid), identity.to_handle());
+        self.emit(Observation::Started { atom, at, pid, handle });
+        self.arm_deadline(serial, deadline);
+        if let Some(asked) = asked {
+            self.stop_watched(serial, asked.cause, asked.grace_left(), asked.kill_sent);
+        }
+        // That it has ended may have been told before.
+        self.leader_event(serial);
+    }
+
+    /// Its program was not executed: nothing of it is left.
+    fn not_executed(&mut self, watched: Watched, failure: Failure) {
+        let Watched { atom, dir, group, phase, pump, removing, .. } = watched;
+        if let Phase::Starting(starting) = &phase {
+            // It ends by itself, unless somebody holds it up. It is reaped as any child.
+            let _ = pidfd_send_signal(&starting.waiting.pidfd, rustix::process::Signal::KILL);
+        }
+        dir.marker().unmark_spawned();
+        if let Some(pump) = pump {
+            self.give_up(atom, &dir, pump);
+        }
+        match (group, removing) {
+            (Some(group), true) => self.clear(group, dir, Then::Removed(atom)),
+            (None, true) => self.gone(atom, &dir),
+            (group, false) => {
+                if let Some(group) = group {
+                    self.clear(group, dir.clone(), Then::Nothing);
+                }
+                self.start_failed(atom, &dir, failure);
+            }
+        }
+    }
+
+    /// Gives up what was set aside for an atom that will not be started.
+    pub(in crate::driver::process) fn abandon(&mut self, prepared: Prepared) -> AtomDir {
+        let Prepared { dir, child, log, .. } = prepared;
+        log.finish(time::now());
+        if let Child::Waiting(forked) = child {
+            // Its go never comes: it ends by itself, and is reaped as any child.
+            let Forked { waiting, group, .. } = *forked;
+            drop(waiting);
+            if let Some(group) = group {
+                self.clear(group, dir.clone(), Then::Nothing);
+            }
+        }
+        dir
     }
 
     /// The cgroup of an atom that is to be started; none where none can be made and no limit needs one.
@@ -130,54 +296,24 @@ impl Monitor {
 
 /// Waits until nothing that was killed lives in a cgroup, and removes it. It stays when something does.
 pub(in crate::driver::process) fn dissolve(group: Group, dir: &AtomDir) {
-    let atom = group.atom();
-    if !group.wait_empty(Instant::now() + END_PATIENCE) {
+    if group.wait_empty(Instant::now() + END_PATIENCE) {
+        discard(group, dir);
+    } else {
+        let atom: AtomId = group.atom();
         tracing::error!(%atom, "what was killed does not end");
-        return;
-    }
-    match group.remove() {
-        Ok(()) => dir.marker().unmark(Mark::Group),
-        Err(error) => tracing::warn!(%atom, %error, "the cgroup of an atom stays"),
     }
 }
 
-/// Writes down which process it is, lets it go on, and waits until it has been executed.
-fn release(waiting: &mut Waiting, leader: Option<&Leader>, dir: &AtomDir) -> Result<(), Failure> {
+/// Writes down which process it is, and lets it go on.
+fn release(waiting: &mut Waiting, identity: Identity, dir: &AtomDir) -> Result<(), Failure> {
     let no = |what: &str, error: io::Error| {
         Failure::new(Reason::ExecFailed, format!("cannot {what}: {error}"))
     };
-    let identity = leader.map(Leader::identity);
-    if let Some(identity @ Identity { .. }) = identity {
-        dir.marker().record(identity, time::now()).map_err(|e| no("write down its pid", e))?;
-    }
+    dir.marker().record(identity, time::now()).map_err(|e| no("write down its pid", e))?;
     dir.marker().mark_spawned().map_err(|error| no("write down that it starts", error))?;
     if waiting.go().is_err() {
         // It has ended before; its report says why.
         tracing::debug!(pid = waiting.pid, "a child ended while it was set up");
     }
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(report) = waiting.report() {
-            return report;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let detail = format!("it was not executed within {} s", PATIENCE.as_secs());
-            return Err(Failure::new(Reason::ExecFailed, detail));
-        }
-        wait_readable(waiting.channel(), left);
-    }
-}
-
-fn wait_readable(fd: BorrowedFd<'_>, left: Duration) {
-    let timeout = Timespec::try_from(left).unwrap_or_default();
-    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    // Whatever it says, the report is asked for next.
-    let _ = poll(&mut fds, Some(&timeout));
-}
-
-/// Ends and reaps a child that was not executed.
-fn reap(waiting: Waiting) {
-    let _ = pidfd_send_signal(&waiting.pidfd, rustix::process::Signal::KILL);
-    let _ = waitid(WaitId::PidFd(waiting.pidfd.as_fd()), WaitIdOptions::EXITED);
+    Ok(())
 }

@@ -10,7 +10,7 @@ mod wire;
 
 pub(super) use client::Client;
 pub(crate) use daemon::serve_if_asked;
-pub(super) use execute::{Executed, dissolve};
+pub(super) use execute::{Forked, dissolve};
 pub(crate) use launch::can_serve;
 pub(super) use launch::{Launcher, is_served};
 pub(super) use link::Link;

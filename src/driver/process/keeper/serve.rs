@@ -1,13 +1,15 @@
 //! The monitor in the keeper: what it does for the host at the other end of the socket.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 
 use rustix::event::epoll;
 
+use super::execute::Reserve;
 use super::link::{Line, Link};
 use super::wire::{Hello, Preparation, Request};
 use crate::atom::AtomId;
+use crate::driver::process::dir::trouble;
 use crate::driver::process::mailbox::Message;
 use crate::driver::process::marker::Trace;
 use crate::driver::process::monitor::{CONNECTION, Monitor};
@@ -131,12 +133,25 @@ impl Monitor {
             dir.remove();
             result = self.context.prepare(atom, &order.spec);
         }
-        let done = result.is_ok();
+        let reserve = result.and_then(|()| {
+            Reserve::new().map_err(|error| {
+                self.context.release(atom);
+                trouble(dir.path(), error)
+            })
+        });
         let Some(link) = self.link.as_mut() else { return };
+        let (reserve, result) = match reserve {
+            Ok(reserve) => (Some(reserve), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
         link.answer_prepare(id, result, dir.path());
-        if done {
-            self.context.surround(atom, around);
-            link.prepared(order);
+        if let Some(reserve) = reserve {
+            link.prepared(order.clone());
+            // While the child is forked and sets itself up, the host has its journal sync.
+            // A host that has gone shows at the end of the turn.
+            let _ = self.flush_link();
+            drop(reserve);
+            self.fork_prepared(&order, &around);
         }
     }
 
@@ -152,16 +167,20 @@ impl Monitor {
         if let Some(link) = self.link.as_mut() {
             link.take_order(atom);
         }
-        self.context.release(atom);
+        if let Some(prepared) = self.context.take_prepared(atom) {
+            self.abandon(prepared).remove();
+            self.context.forget_log(atom);
+        }
     }
 
     /// The host has gone: what it prepared and did not order to start will never run.
     fn disconnected(&mut self, stop: bool) {
         self.told.take();
         let Some(link) = self.link.as_mut() else { return };
-        for atom in link.disconnect(&self.context) {
+        let prepared = link.disconnect(&self.context);
+        for atom in prepared {
             if let Some(prepared) = self.context.take_prepared(atom) {
-                prepared.dir.remove_fifos();
+                self.abandon(prepared).remove_fifos();
             }
             self.context.forget_log(atom);
         }
@@ -208,18 +227,23 @@ impl Monitor {
             }
             link.observed(observation);
         }
-        match link.flush() {
-            Ok(None) => {}
-            Ok(Some(awaits_room)) => self.await_room(awaits_room),
-            Err(error) => {
-                tracing::debug!(%error, "a host has gone");
-                let stop = link.stops();
-                self.disconnected(stop);
-            }
+        if let Err(error) = self.flush_link() {
+            tracing::debug!(%error, "a host has gone");
+            let stop = self.link.as_ref().is_some_and(Link::stops);
+            self.disconnected(stop);
         }
         if self.link.as_mut().is_some_and(|link| !link.is_connected()) && self.is_idle() {
             self.closing = true;
         }
+    }
+
+    /// Sends what is to be sent, as far as there is room for it.
+    fn flush_link(&mut self) -> io::Result<()> {
+        let awaits_room = self.link.as_mut().map_or(Ok(None), Link::flush)?;
+        if let Some(awaits_room) = awaits_room {
+            self.await_room(awaits_room);
+        }
+        Ok(())
     }
 
     fn await_room(&mut self, awaits: bool) {

@@ -92,6 +92,12 @@ pub(super) fn members(dir: &Path) -> io::Result<Vec<u32>> {
     Ok(pids)
 }
 
+/// What a process is called; `?` when it has gone.
+pub(super) fn name_of(pid: u32) -> String {
+    let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_else(|_| b"?".to_vec());
+    String::from_utf8_lossy(&comm).trim_end().to_owned()
+}
+
 /// Removes a cgroup and what is nested in it; no error when it is not there.
 ///
 /// # Errors

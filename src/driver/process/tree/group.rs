@@ -22,7 +22,6 @@ pub(super) struct Node {
 pub(in crate::driver::process) struct Group {
     atom: AtomId,
     nodes: Vec<Node>,
-    #[allow(dead_code, reason = "as emptied_fd")]
     events: OnceLock<Option<File>>,
 }
 
@@ -61,6 +60,12 @@ impl Group {
         Ok(pids)
     }
 
+    /// Who is in it, by pid and name; none where that cannot be told.
+    pub(in crate::driver::process) fn named_members(&self) -> Vec<(u32, String)> {
+        let pids = self.members().unwrap_or_default();
+        pids.into_iter().map(|pid| (pid, files::name_of(pid))).collect()
+    }
+
     /// Whether nothing lives in it.
     pub(in crate::driver::process) fn is_empty(&self) -> io::Result<bool> {
         for node in &self.nodes {
@@ -85,7 +90,6 @@ impl Group {
     /// It stays open until this is dropped. Before each wait it has to be read, which
     /// [`Group::is_empty_by_fd`] does. `None` where no kernel tells. It tells of the
     /// unified hierarchy: whoever left the group only there is to be asked for by a timer.
-    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
     pub(in crate::driver::process) fn emptied_fd(&self) -> Option<BorrowedFd<'_>> {
         let opened = self.events.get_or_init(|| {
             let node = self.unified()?;
@@ -94,10 +98,14 @@ impl Group {
         opened.as_ref().map(File::as_fd)
     }
 
+    /// The same, if it was opened before.
+    pub(in crate::driver::process) fn opened_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.events.get()?.as_ref().map(File::as_fd)
+    }
+
     /// Reads what [`Group::emptied_fd`] is about, and by that arms it again: whether nothing is in it.
-    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
     pub(in crate::driver::process) fn is_empty_by_fd(&self) -> io::Result<bool> {
-        let Some(fd) = self.emptied_fd() else { return self.is_empty() };
+        let Some(fd) = self.opened_fd() else { return self.is_empty() };
         let mut text = [0; 256];
         let length = match rustix::io::pread(fd, &mut text, 0) {
             Ok(length) => length,

@@ -1,0 +1,160 @@
+//! Endings: from the kernel's word that a leader has ended to the last byte of its output.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+
+use super::clearing::{Then, discard};
+use super::exit::Ended;
+use super::monitor::Monitor;
+use super::timers::TimerKind;
+use super::watched::{Phase, Watched};
+use crate::atom::AtomId;
+use crate::driver::Observation;
+use crate::lifecycle::{Reason, StopCause};
+use crate::time;
+
+/// How long output is read after an atom's end when somebody whom we could not kill still holds it open.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// How long a status is waited for that the kernel gives once the process was reaped by another parent.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Monitor {
+    /// Something happened to a leader.
+    pub(super) fn leader_event(&mut self, serial: u64) {
+        // Whether its program was executed comes first.
+        self.execution(serial);
+        let Some(watched) = self.watched_mut(serial) else { return };
+        if watched.leader().is_none_or(|leader| !leader.has_ended()) {
+            return;
+        }
+        watched.end(time::now());
+        self.told(serial, false);
+    }
+
+    /// Goes on with an ending, if it is known now how it was, or `last` is set.
+    pub(super) fn told(&mut self, serial: u64, last: bool) {
+        let Some(Watched { phase: Phase::Ended(leader, past), .. }) = self.watched(serial) else {
+            return;
+        };
+        let (ended, past) = (leader.ended(), *past);
+        if ended == Ended::Pending && !last {
+            self.arm(Instant::now().checked_add(PATIENCE), serial, TimerKind::Patience);
+            return;
+        }
+        if let Some(leader) = self.watched(serial).and_then(Watched::leader) {
+            let _ = epoll::delete(&self.epoll, leader.pidfd());
+        }
+        let Some(watched) = self.watched_mut(serial) else { return };
+        watched.phase = Phase::Clearing(ended, past);
+        // It is told when nothing of it runs any more.
+        match watched.take_occupied_group() {
+            Some(group) => {
+                let dir = watched.dir.clone();
+                self.clear(group, dir, Then::Ending(serial));
+            }
+            None => self.tell_ending(serial),
+        }
+    }
+
+    /// Tells how an atom ended.
+    pub(super) fn tell_ending(&mut self, serial: u64) {
+        // Before it is told, so that who waits for the end sees everything that the leader wrote.
+        self.drain(serial);
+        let until = Instant::now() + LINGER;
+        let Some(watched) = self.watched_mut(serial) else { return };
+        let Phase::Clearing(ended, past) = watched.phase else { return };
+        watched.phase = Phase::Lingering { until };
+        let (atom, at) = (watched.atom, past.at);
+        let observation = match ended {
+            Ended::Known(status, usage) => {
+                let (evidence, usage) = watched.account(status, usage, past);
+                tracing::debug!(%atom, ?status, "an atom ended");
+                let (usage, left_behind) = (Some(usage), watched.left.take().map(Arc::new));
+                Observation::Exited { atom, at, status, evidence, usage, left_behind }
+            }
+            Ended::Pending | Ended::Unknowable => {
+                tracing::warn!(%atom, "an atom ended, and nobody tells how");
+                let detail =
+                    "its parent reaped it, and this kernel does not tell others".to_owned();
+                Observation::LostSight { atom, at, reason: Reason::ExitUnobserved, detail }
+            }
+        };
+        let (dir, removing) = (watched.dir.clone(), watched.removing);
+        if let Some(group) = watched.take_empty_group() {
+            discard(group, &dir);
+        }
+        if !removing {
+            self.emit_ending(&dir, observation);
+        }
+        self.arm(Some(until), serial, TimerKind::Linger);
+        self.complete_if_dry(serial);
+    }
+
+    /// Its output may have been held open long enough.
+    pub(super) fn end_lingering(&mut self, serial: u64, now: Instant) {
+        if let Some(Watched { phase: Phase::Lingering { until }, .. }) = self.watched(serial)
+            && *until <= now
+        {
+            self.drain(serial);
+            self.complete(serial);
+        }
+    }
+
+    pub(super) fn complete_if_dry(&mut self, serial: u64) {
+        let Some(watched) = self.watched(serial) else { return };
+        let told = matches!(watched.phase, Phase::Lingering { .. });
+        let dry = watched.pump.as_ref().is_none_or(super::log::Pump::is_dry);
+        if told && (dry || watched.removing) {
+            self.complete(serial);
+        }
+    }
+
+    /// Lets go of an atom whose ending was told.
+    fn complete(&mut self, serial: u64) {
+        let Some(mut watched) = self.unwatch(serial) else { return };
+        if let Some(pump) = watched.pump.take() {
+            pump.finish();
+        }
+        self.context.forget_log(watched.atom);
+        if watched.removing {
+            self.removed(watched.atom);
+        } else {
+            watched.dir.remove_fifos();
+        }
+    }
+
+    // ---- removal
+
+    /// Ends what still runs under an atom, and removes what belongs to it.
+    pub(super) fn remove(&mut self, atom: AtomId, handle: Option<&[u8]>) {
+        self.withdrawn.remove(&atom);
+        if let Some(prepared) = self.context.take_prepared(atom) {
+            self.abandon(prepared);
+        }
+        let serial = match self.serial_of(atom) {
+            Some(serial) => Some(serial),
+            None => self.hold_for_removal(atom, handle),
+        };
+        let Some(serial) = serial else {
+            self.context.forget_log(atom);
+            return self.removed(atom);
+        };
+        let Some(watched) = self.watched_mut(serial) else { return };
+        watched.removing = true;
+        self.stop_watched(serial, StopCause::Requested, Duration::ZERO, true);
+        // Answered when it has ended; at once when it had.
+        self.complete_if_dry(serial);
+    }
+
+    /// Nothing of it is watched: what was left in its cgroup is ended, and then all is gone.
+    fn removed(&mut self, atom: AtomId) {
+        let dir = self.context.dir(atom);
+        match self.group_of(atom) {
+            Some(group) => self.clear(group, dir, Then::Removed(atom)),
+            None => self.gone(atom, &dir),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The keeper's own ways: it holds nobody up, and leaves nothing behind.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one kind of observation")]
+
+mod process_harness;
+
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use caesium::driver::{Command, Driver, Observation, Order};
+use caesium::lifecycle::{Outcome, WaitStatus};
+use caesium::{AtomId, AtomSpec};
+use process_harness::{PATIENCE, World, lives, sh, wait_gone};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The pid of a store's keeper.
+fn keeper(world: &World) -> u32 {
+    let socket = world.atoms.parent().unwrap().join("keeper.sock");
+    let stream = UnixStream::connect(socket).unwrap();
+    let peer = rustix::net::sockopt::socket_peercred(stream).unwrap();
+    peer.pid.as_raw_nonzero().get().cast_unsigned()
+}
+
+/// The children of a process that live.
+fn children(pid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let pids = list.split_whitespace().map(|pid| pid.parse().unwrap());
+    pids.filter(|pid| lives(*pid)).collect()
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+/// Prepares an atom whose child stands still before its go.
+fn held_up(world: &World, spec: AtomSpec) -> (Order, u32) {
+    let before = children(keeper(world));
+    let (atom, spec) = world.prepare(spec);
+    let deadline = Instant::now() + PATIENCE;
+    let child = loop {
+        let mut now = children(keeper(world));
+        now.retain(|pid| !before.contains(pid));
+        match now.pop() {
+            Some(child) => break child,
+            None => assert!(Instant::now() < deadline, "no child was forked"),
+        }
+    };
+    signal(child, Signal::STOP);
+    (Order { atom, spec }, child)
+}
+
+fn seen(world: &World, atom: AtomId) -> Vec<Observation> {
+    world.seen().into_iter().filter(|seen| seen.atom() == Some(atom)).collect()
+}
+
+#[test]
+fn an_execution_that_is_held_up_holds_up_nobody_else() {
+    let world = World::new();
+    // So that there is a keeper to look at.
+    let first = world.start(sh("exit 1"));
+    assert_eq!(world.exit(first).status, WaitStatus::Exited { code: 1 });
+    let (order, child) = held_up(&world, sh("exit 7"));
+    let atom = order.atom;
+    world.send(Command::Start(order));
+    let other = world.start(sh("exit 3"));
+    assert_eq!(world.exit(other).status, WaitStatus::Exited { code: 3 });
+    assert_eq!(seen(&world, atom), []);
+    signal(child, Signal::CONT);
+    assert_eq!(world.started(atom).0, child);
+    assert_eq!(world.exit(atom).status, WaitStatus::Exited { code: 7 });
+}
+
+#[test]
+fn a_stop_that_comes_during_the_execution_is_carried_out_after_it() {
+    for (force, outcome) in [(false, Outcome::Terminated), (true, Outcome::Killed)] {
+        let world = World::new();
+        let first = world.start(sh("exit 1"));
+        world.exit(first);
+        let (order, child) = held_up(&world, sh("exec sleep 1000"));
+        let atom = order.atom;
+        world.send(Command::Start(order));
+        // Otherwise both are there at once, and it is withdrawn.
+        world.sync(0);
+        world.stop(atom, Duration::from_secs(1000), force);
+        world.sync(1);
+        assert!(lives(child));
+        signal(child, Signal::CONT);
+        assert_eq!(world.exit(atom).ending().outcome, outcome);
+        let kinds: Vec<_> = seen(&world, atom);
+        assert!(matches!(kinds[0], Observation::Started { .. }), "{kinds:?}");
+    }
+}
+
+#[test]
+fn what_was_prepared_and_never_started_ends_with_its_host_and_leaves_nothing() {
+    let world = World::new();
+    let first = world.start(sh("exec sleep 1000"));
+    world.started(first);
+    let keeper = keeper(&world);
+    let (order, child) = held_up(&world, sh("echo ran > ran"));
+    signal(child, Signal::CONT);
+    world.driver.close();
+    wait_gone(child);
+    let again = World::at(world.atoms.clone());
+    again.sync(1);
+    assert!(!world.dir(order.atom).join("out").exists());
+    assert!(!world.dir(order.atom).join("ran").exists());
+    again.remove(first, None);
+    again.remove(order.atom, None);
+    drop(again);
+    wait_gone(keeper);
+}
