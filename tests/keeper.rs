@@ -8,6 +8,7 @@ mod process_harness;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use caesium::driver::process::ProcessOptions;
 use caesium::driver::{Command, Driver, Observation, Order};
 use caesium::lifecycle::{Outcome, WaitStatus};
 use caesium::{AtomId, AtomSpec};
@@ -110,4 +111,38 @@ fn what_was_prepared_and_never_started_ends_with_its_host_and_leaves_nothing() {
     again.remove(order.atom, None);
     drop(again);
     wait_gone(keeper);
+}
+
+#[test]
+fn a_keeper_that_is_stopped_makes_no_host_wait_for_ever() {
+    let mut options = ProcessOptions::new("");
+    options.keeper_patience = Duration::from_millis(200);
+    let dir = tempfile::tempdir().unwrap();
+    options.dir = dir.path().join("atoms");
+    let world = World::with(options);
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("gate"), rustix::fs::Mode::RWXU).unwrap();
+    let atom = world.start(sh("read x < gate; exit 7").workdir(dir.path()));
+    world.started(atom);
+    let keeper = keeper(&world);
+    signal(keeper, Signal::STOP);
+    let other = AtomId::new();
+    let spec = world.driver.complete(sh("exit 3")).unwrap();
+    // Until the socket takes no more, and beyond.
+    for _ in 0..3 {
+        let error = world.driver.prepare(other, &spec).unwrap_err().to_string();
+        assert!(error.contains("does not answer") && error.contains("keeper of"), "{error}");
+    }
+    let large = spec.clone().env("LARGE", "x".repeat(900 << 10));
+    let error = world.driver.prepare(AtomId::new(), &large).unwrap_err().to_string();
+    assert!(error.contains("keeper of"), "{error}");
+    signal(keeper, Signal::CONT);
+    std::fs::write(dir.path().join("gate"), "\n").unwrap();
+    assert_eq!(world.exit(atom).status, WaitStatus::Exited { code: 7 });
+    // What was given up can be had anew.
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = world.driver.prepare(other, &spec) {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    world.send(Command::Start(Order { atom: other, spec: spec.into() }));
+    assert_eq!(world.exit(other).status, WaitStatus::Exited { code: 3 });
 }

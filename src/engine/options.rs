@@ -67,6 +67,8 @@ pub(super) struct ProcessChoice {
     pub(super) supervision: Option<Supervision>,
     pub(super) on_death: OnDeath,
     pub(super) keeper_program: Option<std::path::PathBuf>,
+    /// `None`: the driver's own default.
+    pub(super) keeper_patience: Option<Duration>,
 }
 
 /// How long opening waits for another process to close the store, unless told otherwise.

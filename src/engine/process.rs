@@ -1,6 +1,7 @@
 //! The engine for processes of this machine.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{EngineOptions, Error, JournaledEngine};
 use crate::driver::process::{OnDeath, ProcessDriver, ProcessOptions, Supervision};
@@ -49,6 +50,14 @@ impl EngineOptions {
         self
     }
 
+    /// How long the keeper may take to answer before a request fails:
+    /// [`DEFAULT_KEEPER_PATIENCE`](crate::driver::process::DEFAULT_KEEPER_PATIENCE) when not set.
+    #[must_use]
+    pub fn keeper_patience(mut self, patience: Duration) -> Self {
+        self.process.keeper_patience = Some(patience);
+        self
+    }
+
     /// Opens the store at `path`, or creates it, for processes of this machine.
     ///
     /// # Errors
@@ -64,6 +73,9 @@ impl EngineOptions {
             }
             options.on_death = chosen.on_death;
             options.keeper_program = chosen.keeper_program;
+            if let Some(patience) = chosen.keeper_patience {
+                options.keeper_patience = patience;
+            }
             ProcessDriver::new(options)
         })
     }

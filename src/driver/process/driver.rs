@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -31,6 +32,9 @@ pub const FDS_PER_RUNNING_ATOM: usize = 4;
 /// How many descriptors the driver itself costs: an epoll and an eventfd.
 /// One more is open now and then, while `/proc` is read.
 pub const FDS_PER_DRIVER: usize = 2;
+
+/// How long a keeper may take to answer.
+pub const DEFAULT_KEEPER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who supervises the atoms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +80,10 @@ pub struct ProcessOptions {
     pub supervision: Supervision,
     /// What becomes of them when this host dies.
     pub on_death: OnDeath,
+    /// How long the keeper may take to answer before a request fails: [`DEFAULT_KEEPER_PATIENCE`] when not
+    /// set, at least a millisecond. It answers in less than a millisecond as a rule; one that is stopped
+    /// (SIGSTOP) does not.
+    pub keeper_patience: Duration,
     /// The program to be started as the keeper: one that calls [`caesium::init`](crate::init()) first.
     pub keeper_program: Option<PathBuf>,
 }
@@ -88,6 +96,7 @@ impl ProcessOptions {
             copied: false,
             supervision: Supervision::default(),
             on_death: OnDeath::default(),
+            keeper_patience: DEFAULT_KEEPER_PATIENCE,
             keeper_program: None,
         }
     }
@@ -115,7 +124,8 @@ impl ProcessDriver {
     /// When the directory cannot be made, descriptors have run out, `/proc` is not
     /// there, or no program is found that can be the keeper.
     pub fn new(options: ProcessOptions) -> Result<Self, DriverError> {
-        let ProcessOptions { dir, copied, supervision, on_death, keeper_program } = options;
+        let ProcessOptions { dir, copied, supervision, on_death, keeper_patience, keeper_program } =
+            options;
         DirBuilder::new()
             .mode(0o700)
             .recursive(true)
@@ -133,7 +143,9 @@ impl ProcessDriver {
                     OnDeath::Stop => Purpose::WorkAndStop,
                 };
                 let home = dir.parent().unwrap_or(&dir);
-                let launcher = Launcher::new(home, &dir, keeper_program, purpose)?;
+                // A time of zero would be none to the sockets.
+                let patience = keeper_patience.max(Duration::from_millis(1));
+                let launcher = Launcher::new(home, &dir, keeper_program, purpose, patience)?;
                 Watcher::Keeper(Client::new(launcher, copied))
             }
         };

@@ -39,8 +39,8 @@ mod tree;
 mod watched;
 
 pub use driver::{
-    FDS_PER_ATOM, FDS_PER_DRIVER, FDS_PER_RUNNING_ATOM, OnDeath, ProcessDriver, ProcessOptions,
-    Supervision,
+    DEFAULT_KEEPER_PATIENCE, FDS_PER_ATOM, FDS_PER_DRIVER, FDS_PER_RUNNING_ATOM, OnDeath,
+    ProcessDriver, ProcessOptions, Supervision,
 };
 pub(crate) use keeper::{can_serve, serve_if_asked};
 pub use spawn::{DEFAULT_PATH, MARKER};

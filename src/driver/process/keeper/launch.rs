@@ -17,9 +17,6 @@ use super::daemon::{KEEPER, NAME, SOCKET, short_path};
 use super::wire::{Hello, Purpose};
 use crate::driver::DriverError;
 
-/// How long a keeper may take to answer before the host gives up.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Between two tries, while one keeper leaves and another one comes.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -44,6 +41,7 @@ pub(in crate::driver::process) struct Launcher {
     atoms: PathBuf,
     program: PathBuf,
     purpose: Purpose,
+    patience: Duration,
 }
 
 impl Launcher {
@@ -57,6 +55,7 @@ impl Launcher {
         atoms: &Path,
         given: Option<PathBuf>,
         purpose: Purpose,
+        patience: Duration,
     ) -> Result<Self, DriverError> {
         let absolute = |path: &Path| {
             std::path::absolute(path).map_err(|source| DriverError::Io {
@@ -68,7 +67,32 @@ impl Launcher {
             Some(given) => absolute(&given)?,
             None => find_program()?,
         };
-        Ok(Self { home: absolute(home)?, atoms: absolute(atoms)?, program, purpose })
+        Ok(Self { home: absolute(home)?, atoms: absolute(atoms)?, program, purpose, patience })
+    }
+
+    /// How long a keeper may take to answer.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// There was a keeper, and there is none.
+    pub(super) fn gone(&self) -> DriverError {
+        let source =
+            io::Error::new(ErrorKind::BrokenPipe, "it died, and no other one could be started");
+        DriverError::Io { what: self.shown(), source }
+    }
+
+    /// There is a keeper that does not answer.
+    pub(super) fn silent(&self) -> DriverError {
+        DriverError::Io { what: self.shown(), source: io::Error::new(ErrorKind::TimedOut, SILENT) }
+    }
+
+    fn shown(&self) -> String {
+        format!(
+            "the keeper of {} (program {}; what it says is in keeper.log there)",
+            self.home.display(),
+            self.program.display()
+        )
     }
 
     /// Whether a keeper seems to be there, without asking it.
@@ -82,7 +106,7 @@ impl Launcher {
     ///
     /// When it cannot be started, or does not answer.
     pub(super) fn connect(&self) -> Result<UnixStream, DriverError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             let error = match self.try_connect() {
                 Ok(stream) => return Ok(stream),
@@ -93,14 +117,7 @@ impl Launcher {
                 ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
             );
             if !passing || Instant::now() >= deadline {
-                return Err(DriverError::Io {
-                    what: format!(
-                        "the keeper of {} (program {}; what it says is in keeper.log there)",
-                        self.home.display(),
-                        self.program.display()
-                    ),
-                    source: error,
-                });
+                return Err(DriverError::Io { what: self.shown(), source: error });
             }
             pause();
         }
@@ -116,7 +133,7 @@ impl Launcher {
             }
             Err(error) => return Err(error),
         };
-        let theirs = greet(&mut stream, self.purpose)?;
+        let theirs = greet(&mut stream, self.purpose, self.patience)?;
         if Hello::new(self.purpose).common(theirs).is_some() {
             return Ok(stream);
         }
@@ -125,7 +142,7 @@ impl Launcher {
             "the keeper speaks another protocol; it leaves the atoms to one of this version"
         );
         let mut stream = self.find()?;
-        greet(&mut stream, Purpose::Leave)?;
+        greet(&mut stream, Purpose::Leave, self.patience)?;
         // Until it has gone.
         let _ = stream.read(&mut [0]);
         Err(ErrorKind::UnexpectedEof.into())
@@ -166,19 +183,19 @@ fn pause() {
     thread::sleep(PAUSE);
 }
 
+const SILENT: &str =
+    "it does not answer (is it stopped? ending it with SIGKILL leaves its atoms alone)";
+
 /// Says what is wanted, and hears what the keeper speaks.
-fn greet(stream: &mut UnixStream, purpose: Purpose) -> io::Result<Hello> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn greet(stream: &mut UnixStream, purpose: Purpose, patience: Duration) -> io::Result<Hello> {
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(&Hello::new(purpose).to_bytes())?;
     let mut theirs = [0; Hello::BYTES];
     stream.read_exact(&mut theirs).map_err(|error| {
         if error.kind() != ErrorKind::WouldBlock {
             return error;
         }
-        io::Error::new(
-            ErrorKind::TimedOut,
-            "it does not answer (is it stopped? ending it with SIGKILL leaves its atoms alone)",
-        )
+        io::Error::new(ErrorKind::TimedOut, SILENT)
     })?;
     stream.set_read_timeout(None)?;
     Hello::from_bytes(&theirs)

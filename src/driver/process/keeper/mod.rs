@@ -1,6 +1,7 @@
 //! The keeper: a small process for each store that watches its atoms and outlives its hosts.
 
 mod client;
+mod conversation;
 mod daemon;
 mod execute;
 mod launch;
