@@ -5,33 +5,20 @@
 
 mod process_harness;
 
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use caesium::driver::process::ProcessOptions;
 use caesium::driver::{Command, Driver, Observation, Order};
 use caesium::lifecycle::{Outcome, WaitStatus};
 use caesium::{AtomId, AtomSpec};
-use process_harness::{PATIENCE, World, lives, sh, wait_gone};
-use rustix::process::{Pid, Signal, kill_process};
-
-/// The pid of a store's keeper.
-fn keeper(world: &World) -> u32 {
-    let socket = world.atoms.parent().unwrap().join("keeper.sock");
-    let stream = UnixStream::connect(socket).unwrap();
-    let peer = rustix::net::sockopt::socket_peercred(stream).unwrap();
-    peer.pid.as_raw_nonzero().get().cast_unsigned()
-}
+use process_harness::{PATIENCE, World, keeper, lives, sh, signal, wait_gone};
+use rustix::process::Signal;
 
 /// The children of a process that live.
 fn children(pid: u32) -> Vec<u32> {
     let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let pids = list.split_whitespace().map(|pid| pid.parse().unwrap());
     pids.filter(|pid| lives(*pid)).collect()
-}
-
-fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
 /// Prepares an atom whose child stands still before its go.

@@ -66,6 +66,8 @@ pub(super) struct ProcessChoice {
     /// `None`: as the program is made.
     pub(super) supervision: Option<Supervision>,
     pub(super) on_death: OnDeath,
+    /// `None`: as the driver has it.
+    pub(super) cgroups: Option<bool>,
     pub(super) keeper_program: Option<std::path::PathBuf>,
     /// `None`: the driver's own default.
     pub(super) keeper_patience: Option<Duration>,

@@ -50,6 +50,13 @@ impl EngineOptions {
         self
     }
 
+    /// Whether the keeper may make cgroups: see [`ProcessOptions::cgroups`]. True when not set.
+    #[must_use]
+    pub fn cgroups(mut self, allowed: bool) -> Self {
+        self.process.cgroups = Some(allowed);
+        self
+    }
+
     /// How long the keeper may take to answer before a request fails:
     /// [`DEFAULT_KEEPER_PATIENCE`](crate::driver::process::DEFAULT_KEEPER_PATIENCE) when not set.
     #[must_use]
@@ -73,6 +80,9 @@ impl EngineOptions {
             }
             options.on_death = chosen.on_death;
             options.keeper_program = chosen.keeper_program;
+            if let Some(allowed) = chosen.cgroups {
+                options.cgroups = allowed;
+            }
             if let Some(patience) = chosen.keeper_patience {
                 options.keeper_patience = patience;
             }

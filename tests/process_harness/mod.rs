@@ -45,11 +45,18 @@ impl Exit {
     }
 }
 
+/// Where the program is that is the keeper, if it is not where it was built.
+pub const KEEPER_PROGRAM: &str = "CAESIUM_TEST_KEEPER_PROGRAM";
+
+/// What this test binary is called.
+fn name() -> String {
+    let binary = std::env::current_exe().unwrap();
+    binary.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
 /// Who supervises in this test binary.
 pub fn supervision() -> Supervision {
-    let binary = std::env::current_exe().unwrap();
-    let name = binary.file_name().unwrap().to_str().unwrap();
-    if name.starts_with("keeper") { Supervision::Keeper } else { Supervision::InHost }
+    if name().starts_with("keeper") { Supervision::Keeper } else { Supervision::InHost }
 }
 
 impl World {
@@ -64,10 +71,14 @@ impl World {
         Self::with(ProcessOptions::new(atoms))
     }
 
-    /// In a test binary whose name begins with `keeper` the keeper supervises, in every other one its host.
+    /// In a test binary whose name begins with `keeper` the keeper supervises, in every other one its host;
+    /// where `reaper` is in the name, no cgroup is made.
     pub fn with(mut options: ProcessOptions) -> Self {
         options.supervision = supervision();
-        options.keeper_program = Some(env!("CARGO_BIN_EXE_caesium").into());
+        options.cgroups &= !name().contains("reaper");
+        let elsewhere = std::env::var_os(KEEPER_PROGRAM);
+        let program = elsewhere.unwrap_or_else(|| env!("CARGO_BIN_EXE_caesium").into());
+        options.keeper_program = Some(program.into());
         let atoms = options.dir.clone();
         let driver = ProcessDriver::new(options).unwrap();
         let seen = Seen::default();
@@ -244,6 +255,23 @@ pub fn sh(script: &str) -> AtomSpec {
 
 pub fn following() -> LogQuery {
     LogQuery { follow: true, ..LogQuery::default() }
+}
+
+/// The pid of a store's keeper.
+pub fn keeper(world: &World) -> u32 {
+    let socket = world.atoms.parent().unwrap().join("keeper.sock");
+    let stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    let peer = rustix::net::sockopt::socket_peercred(stream).unwrap();
+    peer.pid.as_raw_nonzero().get().cast_unsigned()
+}
+
+/// Sends a signal to a process that a test has started.
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
+        signal,
+    )
+    .unwrap();
 }
 
 /// Whether a process is there and is not a zombie.

@@ -7,6 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::clearing::discard;
 use super::dir::AtomDir;
+use super::endings::how_it_ended;
 use super::exit::Ended;
 use super::identity::{Identity, Place, ProcStat, all_pids, has_environment};
 use super::keeper::dissolve;
@@ -125,12 +126,33 @@ impl Monitor {
                 Sighting::Changed
             }
             Whereabouts::Left(identity) => match end_leftovers(atom, identity) {
+                Ok(()) if self.was_reaped(remembered) => Sighting::Changed,
                 Ok(()) => self.lost(atom, Reason::ExitUnobserved, GONE_UNSEEN.to_owned()),
                 Err(error) => self.unclear(atom, &error),
             },
             Whereabouts::Gone(reason, detail) => self.lost(atom, reason, detail),
             Whereabouts::Unclear(error) => self.unclear(atom, &error),
         }
+    }
+
+    /// Tells how it ended while there was neither host nor keeper, if its reaper has written that down.
+    fn was_reaped(&mut self, remembered: &Remembered) -> bool {
+        let order = &remembered.order;
+        let dir = self.context.dir(order.atom);
+        let Some((at, status, usage)) = dir.marker().reaped() else { return false };
+        if remembered.handle.is_none() {
+            self.tell_start(order.atom, &dir);
+        }
+        let pump = self.reopen_log(order.atom, &dir, order.spec.get_log_max());
+        let ladder = ladder(remembered, &dir, &order.spec);
+        let began = remembered.started_at.or_else(|| dir.marker().started_at());
+        let wall = began.map(|began| at.saturating_since(began)).unwrap_or_default();
+        let ended = Ended::Known(status, Some(usage));
+        let phase = Phase::Clearing(ended, Past { at, wall, seen: Instant::now() });
+        let mut watched = Watched::new(order.atom, Arc::clone(&order.spec), dir, None, phase, pump);
+        watched.ladder = ladder;
+        self.ended_meanwhile(watched, ended);
+        true
     }
 
     fn lost(&mut self, atom: AtomId, reason: Reason, detail: String) -> Sighting {
@@ -292,10 +314,11 @@ impl Monitor {
         let (group, phase) = (self.group_of(atom), Phase::Running(leader));
         let mut watched = Watched::new(atom, Arc::clone(&order.spec), dir, group, phase, pump);
         watched.ladder = ladder;
+        watched.reaper = self.reaper_of(atom);
         watched.began = watched.began.checked_sub(age(identity)).unwrap_or(watched.began);
         if watched.leader().is_some_and(Leader::has_ended) {
             watched.end(time::now());
-            let ended = watched.leader().map(Leader::ended);
+            let ended = watched.leader().map(|leader| how_it_ended(&watched, leader).0);
             if let Some(ended @ (Ended::Known(..) | Ended::Unknowable)) = ended {
                 if let Err(error) = end_leftovers(atom, identity) {
                     self.context.forget_log(atom);
@@ -321,11 +344,10 @@ impl Monitor {
     fn ended_meanwhile(&mut self, mut watched: Watched, ended: Ended) {
         let (atom, at) = (watched.atom, time::now());
         let past = match watched.phase {
-            Phase::Ended(_, past) => past,
-            Phase::Starting(_)
-            | Phase::Running(_)
-            | Phase::Clearing(..)
-            | Phase::Lingering { .. } => Past { at, wall: watched.began.elapsed() },
+            Phase::Ended(_, past) | Phase::Clearing(_, past) => past,
+            Phase::Starting(_) | Phase::Running(_) | Phase::Lingering { .. } => {
+                Past::now(at, watched.began)
+            }
         };
         if let Some(mut pump) = watched.pump.take() {
             self.drain_pump(&mut pump);
@@ -336,8 +358,8 @@ impl Monitor {
         let ending = match ended {
             Ended::Known(status, usage) => {
                 let (evidence, usage) = watched.account(status, usage, past);
-                // When it ended was seen by nobody.
-                let (usage, left_behind) = (Some(usage), watched.left.take().map(Arc::new));
+                let (at, usage) = (past.at, Some(usage));
+                let left_behind = watched.left.take().map(Arc::new);
                 Observation::Exited { atom, at, status, evidence, usage, left_behind }
             }
             Ended::Pending | Ended::Unknowable => Observation::LostSight {
@@ -352,6 +374,9 @@ impl Monitor {
         }
         if let Some(group) = watched.take_empty_group() {
             discard(group, &watched.dir);
+        }
+        if watched.kills_leftovers() {
+            self.end_group(atom);
         }
         self.emit_ending(&watched.dir, ending);
     }
@@ -416,6 +441,7 @@ impl Monitor {
         let (group, phase) = (self.group_of(atom), Phase::Running(leader));
         let mut watched = Watched::new(atom, spec, dir, group, phase, None);
         watched.removing = true;
+        watched.reaper = self.reaper_of(atom);
         match self.watch(watched) {
             Ok(serial) => Some(serial),
             Err((watched, error)) => {

@@ -1,6 +1,7 @@
-//! Ending what is left in a cgroup, without holding up the other atoms.
+//! Ending what is left of an atom, without holding up the others.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
@@ -8,6 +9,7 @@ use rustix::event::epoll;
 use super::dir::AtomDir;
 use super::marker::Mark;
 use super::monitor::Monitor;
+use super::reaper::Reaper;
 use super::timers::TimerKind;
 use super::tree::Group;
 use crate::atom::AtomId;
@@ -20,10 +22,72 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 /// After how long it is said that what was killed does not end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A cgroup that is being emptied.
+/// What is left of an atom, as far as it can be ended together.
+#[derive(Debug)]
+pub(super) enum Remains {
+    /// What is in its cgroup.
+    Group(Group),
+    /// What descends from its reaper.
+    Reaper(AtomId, Reaper),
+}
+
+impl Remains {
+    fn atom(&self) -> AtomId {
+        match self {
+            Self::Group(group) => group.atom(),
+            Self::Reaper(atom, _) => *atom,
+        }
+    }
+
+    fn is_empty(&mut self) -> bool {
+        match self {
+            Self::Group(group) => group.is_empty_by_fd().unwrap_or(false),
+            Self::Reaper(_, reaper) => {
+                reaper.hear();
+                reaper.gone
+            }
+        }
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        match self {
+            Self::Group(group) => group.kill(),
+            Self::Reaper(_, reaper) => {
+                reaper.kill();
+                Ok(())
+            }
+        }
+    }
+
+    /// What tells of a change; `None` where nothing does.
+    fn watch(&self) -> Option<(BorrowedFd<'_>, epoll::EventFlags)> {
+        match self {
+            Self::Group(group) => Some((group.emptied_fd()?, epoll::EventFlags::PRI)),
+            Self::Reaper(_, reaper) => Some((reaper.fd(), epoll::EventFlags::IN)),
+        }
+    }
+
+    /// The same, if it was asked for before.
+    fn watched(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Group(group) => group.opened_fd(),
+            Self::Reaper(_, reaper) => Some(reaper.fd()),
+        }
+    }
+
+    /// Nobody is in it any more: what is there of it goes.
+    fn discard(self, dir: &AtomDir) {
+        match self {
+            Self::Group(group) => discard(group, dir),
+            Self::Reaper(..) => {}
+        }
+    }
+}
+
+/// The remains of an atom that are being ended.
 #[derive(Debug)]
 pub(super) struct Clearing {
-    group: Group,
+    remains: Remains,
     dir: AtomDir,
     then: Then,
     began: Instant,
@@ -45,13 +109,13 @@ pub(super) enum Then {
 impl Clearing {
     /// Kills what is there; whether nothing is.
     fn attempt(&mut self) -> bool {
-        if self.group.is_empty_by_fd().unwrap_or(false) {
+        if self.remains.is_empty() {
             return true;
         }
-        if let Err(error) = self.group.kill() {
+        if let Err(error) = self.remains.kill() {
             self.complain(Some(&error));
         }
-        if self.group.is_empty_by_fd().unwrap_or(false) {
+        if self.remains.is_empty() {
             return true;
         }
         if self.began.elapsed() > PATIENCE {
@@ -61,28 +125,31 @@ impl Clearing {
     }
 
     fn complain(&mut self, error: Option<&io::Error>) {
-        let atom = self.group.atom();
+        let atom = self.remains.atom();
         if !std::mem::replace(&mut self.complained, true) {
-            let members = self.group.named_members();
+            let members = match &self.remains {
+                Remains::Group(group) => group.named_members(),
+                Remains::Reaper(..) => Vec::new(),
+            };
             tracing::error!(%atom, ?error, ?members, "what was killed does not end");
         }
     }
 }
 
 impl Monitor {
-    /// Ends whatever is in a cgroup, and does what follows.
-    pub(super) fn clear(&mut self, group: Group, dir: AtomDir, then: Then) {
+    /// Ends whatever is left of an atom, and does what follows.
+    pub(super) fn clear(&mut self, remains: Remains, dir: AtomDir, then: Then) {
         let (began, pause) = (Instant::now(), PAUSES.0);
-        let mut clearing = Clearing { group, dir, then, began, pause, complained: false };
+        let mut clearing = Clearing { remains, dir, then, began, pause, complained: false };
         if clearing.attempt() {
             return self.cleared(clearing);
         }
         let serial = self.next_serial();
         // Without a descriptor for that the timer alone does it.
-        if let Some(fd) = clearing.group.emptied_fd() {
+        if let Some((fd, flags)) = clearing.remains.watch() {
             let data = Self::event_of_clearing(serial);
             // Just opened, it is ready at once: what changed since the attempt is not missed.
-            let _ = epoll::add(&self.epoll, fd, data, epoll::EventFlags::PRI);
+            let _ = epoll::add(&self.epoll, fd, data, flags);
         }
         self.clearing.insert(serial, clearing);
         self.arm(Instant::now().checked_add(pause), serial, TimerKind::Clear);
@@ -103,23 +170,23 @@ impl Monitor {
     }
 
     fn cleared(&mut self, clearing: Clearing) {
-        let Clearing { group, dir, then, .. } = clearing;
-        if let Some(fd) = group.opened_fd() {
+        let Clearing { remains, dir, then, .. } = clearing;
+        if let Some(fd) = remains.watched() {
             let _ = epoll::delete(&self.epoll, fd);
         }
         match then {
-            Then::Ending(serial) => match self.watched_mut(serial) {
-                Some(watched) => {
+            Then::Ending(serial) => match (self.watched_mut(serial), remains) {
+                (Some(watched), Remains::Group(group)) => {
                     watched.group = Some(group);
                     self.tell_ending(serial);
                 }
-                None => discard(group, &dir),
+                (Some(_) | None, remains) => remains.discard(&dir),
             },
             Then::Removed(atom) => {
-                discard(group, &dir);
+                remains.discard(&dir);
                 self.gone(atom, &dir);
             }
-            Then::Nothing => discard(group, &dir),
+            Then::Nothing => remains.discard(&dir),
         }
     }
 

@@ -21,15 +21,18 @@ use crate::atom::{Atom, AtomId, AtomSpec};
 use crate::driver::{Command, Driver, DriverError, Observer};
 use crate::log::{LogQuery, LogSource};
 
-/// How many descriptors an atom costs from the moment that it is prepared until it runs:
-/// both ends of two FIFOs, its log, and one that becomes its standard input and then its pidfd.
+/// How many descriptors an atom costs whoever supervises it, from the moment that it is prepared until it
+/// runs: both ends of two FIFOs, its log, and one that becomes its standard input and then its pidfd.
+///
+/// They are the keeper's where there is one, and its host has none of them. The keeper needs up to seven more for
+/// the instant in which it forks, and has one less once it has.
 pub const FDS_PER_ATOM: usize = 6;
 
-/// How many descriptors an atom costs while it runs: the FIFOs, its log, its pidfd.
-/// A stopped atom costs none.
+/// How many descriptors an atom costs whoever supervises it, while it runs: the FIFOs, its log, its pidfd;
+/// and one more if it has a reaper. A stopped atom costs none.
 pub const FDS_PER_RUNNING_ATOM: usize = 4;
 
-/// How many descriptors the driver itself costs: an epoll and an eventfd.
+/// How many descriptors the driver itself costs: an epoll and an eventfd, or the socket to the keeper twice.
 /// One more is open now and then, while `/proc` is read.
 pub const FDS_PER_DRIVER: usize = 2;
 
@@ -80,6 +83,10 @@ pub struct ProcessOptions {
     pub supervision: Supervision,
     /// What becomes of them when this host dies.
     pub on_death: OnDeath,
+    /// Whether the keeper may make cgroups, which contain an atom best and are what memory, processes and CPU are limited
+    /// by; true when not set. Where it may not, or cannot, each atom has a reaper instead: a small process that it
+    /// descends from, and that ends all of it.
+    pub cgroups: bool,
     /// How long the keeper may take to answer before a request fails: [`DEFAULT_KEEPER_PATIENCE`] when not
     /// set, at least a millisecond. It answers in less than a millisecond as a rule; one that is stopped
     /// (SIGSTOP) does not.
@@ -96,6 +103,7 @@ impl ProcessOptions {
             copied: false,
             supervision: Supervision::default(),
             on_death: OnDeath::default(),
+            cgroups: true,
             keeper_patience: DEFAULT_KEEPER_PATIENCE,
             keeper_program: None,
         }
@@ -124,8 +132,9 @@ impl ProcessDriver {
     /// When the directory cannot be made, descriptors have run out, `/proc` is not
     /// there, or no program is found that can be the keeper.
     pub fn new(options: ProcessOptions) -> Result<Self, DriverError> {
-        let ProcessOptions { dir, copied, supervision, on_death, keeper_patience, keeper_program } =
+        let ProcessOptions { dir, copied, supervision, on_death, cgroups, keeper_patience, .. } =
             options;
+        let keeper_program = options.keeper_program;
         DirBuilder::new()
             .mode(0o700)
             .recursive(true)
@@ -146,7 +155,7 @@ impl ProcessDriver {
                 // A time of zero would be none to the sockets.
                 let patience = keeper_patience.max(Duration::from_millis(1));
                 let launcher = Launcher::new(home, &dir, keeper_program, purpose, patience)?;
-                Watcher::Keeper(Client::new(launcher, copied))
+                Watcher::Keeper(Client::new(launcher, copied, cgroups))
             }
         };
         Ok(Self { atoms: dir, watcher })

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
-use super::clearing::{Then, discard};
+use super::clearing::{Remains, Then, discard};
 use super::exit::Ended;
+use super::leftovers::leave_nothing_marked;
 use super::monitor::Monitor;
+use super::signal::Leader;
 use super::timers::TimerKind;
 use super::watched::{Phase, Watched};
 use crate::atom::AtomId;
@@ -17,6 +19,9 @@ use crate::time;
 
 /// How long output is read after an atom's end when somebody whom we could not kill still holds it open.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// After what time to look for what a reaper writes just before it reaps.
+const RECORDED: Duration = Duration::from_millis(1);
 
 /// How long a status is waited for that the kernel gives once the process was reaped by another parent.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,31 +36,50 @@ impl Monitor {
             return;
         }
         watched.end(time::now());
-        self.told(serial, false);
+        self.told(serial);
     }
 
-    /// Goes on with an ending, if it is known now how it was, or `last` is set.
-    pub(super) fn told(&mut self, serial: u64, last: bool) {
-        let Some(Watched { phase: Phase::Ended(leader, past), .. }) = self.watched(serial) else {
-            return;
-        };
-        let (ended, past) = (leader.ended(), *past);
-        if ended == Ended::Pending && !last {
-            self.arm(Instant::now().checked_add(PATIENCE), serial, TimerKind::Patience);
-            return;
+    /// A reaper has told something, or has ended.
+    pub(super) fn reaper_event(&mut self, serial: u64) {
+        let Some(watched) = self.watched_mut(serial) else { return };
+        let Some(reaper) = &mut watched.reaper else { return };
+        reaper.hear();
+        let gone = reaper.gone;
+        let clearing = matches!(watched.phase, Phase::Clearing(..));
+        if gone {
+            self.deafen_reaper(serial);
         }
-        if let Some(leader) = self.watched(serial).and_then(Watched::leader) {
-            let _ = epoll::delete(&self.epoll, leader.pidfd());
+        if clearing && gone {
+            self.tell_ending(serial);
+        } else {
+            self.told(serial);
         }
+    }
+
+    /// Goes on with an ending, if it is known now how it was.
+    pub(super) fn told(&mut self, serial: u64) {
+        let Some(watched) = self.watched(serial) else { return };
+        let Phase::Ended(leader, past) = &watched.phase else { return };
+        let past = *past;
+        let (ended, pause) = how_it_ended(watched, leader);
+        let waited = past.seen.elapsed();
+        if ended == Ended::Pending && waited < PATIENCE {
+            let pause = pause.map_or(PATIENCE - waited, |pause| pause.max(waited));
+            return self.arm(Instant::now().checked_add(pause), serial, TimerKind::Patience);
+        }
+        let _ = epoll::delete(&self.epoll, leader.pidfd());
         let Some(watched) = self.watched_mut(serial) else { return };
         watched.phase = Phase::Clearing(ended, past);
         // It is told when nothing of it runs any more.
-        match watched.take_occupied_group() {
-            Some(group) => {
-                let dir = watched.dir.clone();
-                self.clear(group, dir, Then::Ending(serial));
-            }
-            None => self.tell_ending(serial),
+        if let Some(group) = watched.take_occupied_group() {
+            let dir = watched.dir.clone();
+            return self.clear(Remains::Group(group), dir, Then::Ending(serial));
+        }
+        let kills = watched.kills_leftovers();
+        match &watched.reaper {
+            // It ends when it has ended all others.
+            Some(reaper) if kills && !reaper.gone => reaper.kill(),
+            Some(_) | None => self.tell_ending(serial),
         }
     }
 
@@ -67,6 +91,13 @@ impl Monitor {
         let Some(watched) = self.watched_mut(serial) else { return };
         let Phase::Clearing(ended, past) = watched.phase else { return };
         watched.phase = Phase::Lingering { until };
+        let kills = watched.kills_leftovers();
+        if let Some(reaper) = &watched.reaper {
+            watched.left = reaper.left(kills);
+            if kills && reaper.was_killed(&watched.dir) {
+                leave_nothing_marked(watched.atom);
+            }
+        }
         let (atom, at) = (watched.atom, past.at);
         let observation = match ended {
             Ended::Known(status, usage) => {
@@ -153,8 +184,31 @@ impl Monitor {
     fn removed(&mut self, atom: AtomId) {
         let dir = self.context.dir(atom);
         match self.group_of(atom) {
-            Some(group) => self.clear(group, dir, Then::Removed(atom)),
-            None => self.gone(atom, &dir),
+            Some(group) => self.clear(Remains::Group(group), dir, Then::Removed(atom)),
+            None => match self.reaper_of(atom) {
+                Some(reaper) => {
+                    self.clear(Remains::Reaper(atom, reaper), dir, Then::Removed(atom));
+                }
+                None => self.gone(atom, &dir),
+            },
         }
     }
+}
+
+/// How an atom ended, as far as anybody tells; and after what time to ask again, where nobody will say that there is an answer.
+pub(super) fn how_it_ended(watched: &Watched, leader: &Leader) -> (Ended, Option<Duration>) {
+    let Some(reaper) = &watched.reaper else { return (leader.ended(), None) };
+    let recorded = || watched.dir.marker().reaped();
+    if let Some((_, status, usage)) = reaper.ended.or_else(recorded) {
+        // Whom it leaves alone is counted just after.
+        let counted = reaper.gone || reaper.is_adopted() || reaper.has_counted();
+        let known = counted || watched.kills_leftovers();
+        let ended = if known { Ended::Known(status, Some(usage)) } else { Ended::Pending };
+        return (ended, None);
+    }
+    if reaper.gone {
+        // Somebody has killed it: its children are ours now, or are reaped by others.
+        return (leader.ended(), None);
+    }
+    (Ended::Pending, reaper.is_adopted().then_some(RECORDED))
 }

@@ -164,8 +164,21 @@ pub(super) fn has_environment(pid: u32, entry: &[u8]) -> bool {
 ///
 /// When it cannot be told: it is gone, it is another user's, or descriptors have run out.
 pub(super) fn read_environment(pid: u32, entry: &[u8]) -> io::Result<bool> {
-    let environ = fs::read(format!("/proc/{pid}/environ"))?;
-    Ok(environ.split(|byte| *byte == 0).any(|one| one == entry))
+    Ok(has_entry(&environment(pid)?, entry))
+}
+
+/// The environment that a process was executed with; empty while it is being executed.
+///
+/// # Errors
+///
+/// As [`read_environment`].
+pub(super) fn environment(pid: u32) -> io::Result<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/environ"))
+}
+
+/// Whether an environment has `entry` in it.
+pub(super) fn has_entry(environment: &[u8], entry: &[u8]) -> bool {
+    environment.split(|byte| *byte == 0).any(|one| one == entry)
 }
 
 /// The pids of all processes that can be seen.

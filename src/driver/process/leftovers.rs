@@ -9,7 +9,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process_group,
 };
 
-use super::identity::{Identity, ProcStat, all_pids, read_environment};
+use super::identity::{Identity, ProcStat, all_pids, environment, has_entry, read_environment};
 use super::spawn::marker_entry;
 use super::sys;
 use crate::atom::AtomId;
@@ -67,6 +67,68 @@ pub(super) fn end_leftovers(atom: AtomId, leader: Identity) -> io::Result<()> {
             ));
         }
     }
+}
+
+/// Kills what was started as this atom and lives, wherever it has gone: for an atom whose reaper was killed.
+/// A process that has another environment than it was started with is not found.
+pub(super) fn leave_nothing_marked(atom: AtomId) {
+    let deadline = Instant::now() + PATIENCE;
+    let unclear_until = Instant::now() + EXECUTING;
+    loop {
+        match kill_marked(atom, deadline) {
+            Ok(Marked::None) => return,
+            Ok(Marked::Unclear) if Instant::now() >= unclear_until => return,
+            Ok(Marked::Unclear) => sys::pause(),
+            Ok(Marked::Killed) if Instant::now() < deadline => {}
+            Ok(Marked::Killed) => {
+                tracing::error!(%atom, "what an atom left behind comes faster than it can be killed");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%atom, %error, "something that an atom left behind may still run");
+                return;
+            }
+        }
+    }
+}
+
+/// How long a child of ours may be about to execute a program, when its environment cannot be read.
+const EXECUTING: Duration = Duration::from_millis(100);
+
+/// Whether there was somebody with an atom's marker.
+enum Marked {
+    None,
+    /// Somebody who descends from us shows no environment, as one does in the midst of an execution.
+    Unclear,
+    Killed,
+}
+
+fn kill_marked(atom: AtomId, deadline: Instant) -> io::Result<Marked> {
+    let entry = marker_entry(atom);
+    let mut marked = Marked::None;
+    for pid in all_pids()? {
+        let Some(stat) = known(ProcStat::read(pid))? else { continue };
+        if stat.is_zombie() {
+            continue;
+        }
+        let Some(environment) = known(environment(pid))? else { continue };
+        if environment.is_empty() && stat.parent == std::process::id() {
+            if matches!(marked, Marked::None) {
+                marked = Marked::Unclear;
+            }
+            continue;
+        }
+        if !has_entry(&environment, &entry) {
+            continue;
+        }
+        let Some(pidfd) = hold((pid, stat.start_time))? else { continue };
+        tracing::debug!(%atom, pid, "killed what an atom left behind");
+        // Whoever has gone since needs no signal.
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        sys::wait_ended(&pidfd, deadline);
+        marked = Marked::Killed;
+    }
+    Ok(marked)
 }
 
 /// The members of the group, as far as they were started as the atom.

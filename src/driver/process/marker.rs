@@ -11,7 +11,9 @@
 //! | 65 | 1: it was sent our SIGKILL |
 //! | 66 | 1: it has a cgroup |
 //! | 72 | when it was started, in microseconds since 1970 (8) |
-//! | 128 | how it ended: length (2), CRC-32C (4), the observation (bincode); zeros before |
+//! | 80 | pid (4) and start time (8) of its reaper; zeros where it has none |
+//! | 96 | how its leader ended, in its reaper's words ([`Word`]); zeros before |
+//! | 144 | how it ended: length (2), CRC-32C (4), the observation (bincode); zeros before |
 //!
 //! Nothing here is synced: it is for a host that is killed, not for a power cut. An ending
 //! that can be read is a true one in either case.
@@ -25,8 +27,11 @@ use bincode::Options;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use super::fork::Word;
 use super::identity::{HANDLE_BYTES, Identity, Place};
+use crate::atom::Usage;
 use crate::driver::Observation;
+use crate::lifecycle::WaitStatus;
 use crate::time::Timestamp;
 
 const PREPARED: &str = "prepared";
@@ -41,8 +46,14 @@ const PLACE_BYTES: usize = 16 + 8;
 /// Where the time of the start is.
 const STARTED_AT: usize = 72;
 
+/// Where the identity of its reaper is.
+const REAPER: usize = 80;
+
+/// Where its reaper writes how the leader ended.
+pub(super) const RECORD: usize = 96;
+
 /// Where the ending begins.
-const ENDING: usize = 128;
+const ENDING: usize = 144;
 
 /// Length and checksum before it.
 const ENDING_HEADER: usize = 2 + 4;
@@ -156,6 +167,46 @@ impl<'a> Marker<'a> {
         (micros != 0).then(|| Timestamp::from_micros(micros))
     }
 
+    /// Says who reaps it.
+    pub(super) fn record_reaper(self, reaper: Identity) -> io::Result<()> {
+        let Identity { pid, start_time, place: _ } = reaper;
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&pid.to_le_bytes());
+        bytes[4..].copy_from_slice(&start_time.to_le_bytes());
+        self.write(&bytes, REAPER)
+    }
+
+    /// Who reaps it, if somebody does.
+    pub(super) fn reaper(self) -> Option<Identity> {
+        let (_, bytes) = self.read()?;
+        let place = options().deserialize(bytes.get(..PLACE_BYTES)?).ok()?;
+        let (pid, rest) = bytes.get(REAPER..)?.split_first_chunk()?;
+        let (pid, start_time) =
+            (u32::from_le_bytes(*pid), u64::from_le_bytes(*rest.first_chunk()?));
+        (pid != 0).then_some(Identity { pid, start_time, place })
+    }
+
+    /// How its leader ended, if its reaper has written that down.
+    pub(super) fn reaped(self) -> Option<(Timestamp, WaitStatus, Usage)> {
+        let (_, bytes) = self.read()?;
+        match Word::decode(bytes.get(RECORD..)?.first_chunk()?)? {
+            Word::Ended(ended) => Some(ended.told()),
+            Word::Forked { .. }
+            | Word::NotForked { .. }
+            | Word::Left { .. }
+            | Word::Counted { .. } => None,
+        }
+    }
+
+    /// The file, for a reaper to write into.
+    pub(super) fn open(self) -> io::Result<File> {
+        let open = |path| OpenOptions::new().write(true).open(path);
+        match open(self.spawned()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => open(self.prepared()),
+            result => result,
+        }
+    }
+
     /// Writes down what was just done to it.
     pub(super) fn mark(self, mark: Mark) {
         if let Err(error) = self.write(&[1], mark.at()) {
@@ -220,14 +271,6 @@ impl<'a> Marker<'a> {
         self.open()?.write_all_at(bytes, at as u64)
     }
 
-    fn open(self) -> io::Result<File> {
-        let open = |path| OpenOptions::new().write(true).open(path);
-        match open(self.spawned()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => open(self.prepared()),
-            result => result,
-        }
-    }
-
     /// The file, and whether it is called `spawned`.
     fn read(self) -> Option<(bool, Vec<u8>)> {
         if let Ok(bytes) = fs::read(self.spawned()) {
@@ -277,6 +320,10 @@ mod tests {
         assert_eq!(marker.trace(), Trace::Prepared(HERE), "it was not executed");
         marker.mark_spawned().unwrap();
         assert_eq!(marker.trace(), Trace::Spawned(HERE, Some(identity)));
+        assert_eq!((marker.reaper(), marker.reaped()), (None, None));
+        let reaper = Identity { pid: 5, start_time: 6, place: HERE };
+        marker.record_reaper(reaper).unwrap();
+        assert_eq!(marker.reaper(), Some(reaper));
         marker.mark(Mark::Kill);
         assert!(!marker.has(Mark::Term) && marker.has(Mark::Kill));
         let ending = lost("why");
@@ -308,8 +355,9 @@ mod tests {
         marker.end(&lost("why"));
         let path = dir.path().join(PREPARED);
         let whole = fs::read(&path).unwrap();
-        let end =
-            ENDING + ENDING_HEADER + usize::from(u16::from_le_bytes([whole[128], whole[129]]));
+        let end = ENDING
+            + ENDING_HEADER
+            + usize::from(u16::from_le_bytes([whole[ENDING], whole[ENDING + 1]]));
         for at in ENDING..end {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x10;

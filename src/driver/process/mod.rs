@@ -28,6 +28,7 @@ mod mailbox;
 mod marker;
 mod monitor;
 mod program;
+mod reaper;
 mod signal;
 mod spawn;
 mod start;

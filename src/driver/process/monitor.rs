@@ -50,6 +50,8 @@ pub(super) struct Monitor {
     pub(super) cgroups: Option<Cgroups>,
     /// In the keeper: the limits of descriptors that atoms get, when they are others than our own.
     pub(super) soft_nofile: Option<(u64, u64)>,
+    /// In the keeper: whether what no cgroup contains can have a reaper, once that was asked.
+    pub(super) can_reap: Option<bool>,
     /// In the keeper: says that a child has ended.
     pub(super) children: Option<ChildSignal>,
     atoms: HashMap<u64, Watched>,
@@ -64,7 +66,7 @@ pub(super) struct Monitor {
     pub(super) closing: bool,
 }
 
-/// What an event is about: the low two bits of its number.
+/// What an event is about: the low three bits of its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     /// Its leader has ended; or, of a cgroup that is being emptied, that somebody has left it.
@@ -72,6 +74,8 @@ enum Source {
     Output(Stream),
     /// Its program was executed, or not.
     Execution,
+    /// Its reaper has something to tell.
+    Reaper,
 }
 
 impl Source {
@@ -81,14 +85,16 @@ impl Source {
             Self::Output(Stream::Stdout) => 1,
             Self::Output(Stream::Stderr) => 2,
             Self::Execution => 3,
+            Self::Reaper => 4,
         }
     }
 
     const fn of(data: u64) -> Self {
-        match data & 3 {
+        match data & 7 {
             1 => Self::Output(Stream::Stdout),
             2 => Self::Output(Stream::Stderr),
             3 => Self::Execution,
+            4 => Self::Reaper,
             _ => Self::Pidfd,
         }
     }
@@ -153,6 +159,7 @@ impl Monitor {
             told: RefCell::default(),
             epoll,
             cgroups: None,
+            can_reap: None,
             soft_nofile: None,
             children: None,
             atoms: HashMap::new(),
@@ -216,13 +223,14 @@ impl Monitor {
             _ => {}
         }
         // An atom that went earlier in this turn is not found, and nothing is done.
-        let serial = data >> 2;
+        let serial = data >> 3;
         match Source::of(data) {
             Source::Pidfd if self.clearing.contains_key(&serial) => {
                 self.go_on_clearing(serial, false);
             }
             Source::Pidfd => self.leader_event(serial),
             Source::Execution => self.execution(serial),
+            Source::Reaper => self.reaper_event(serial),
             Source::Output(stream) => self.output_event(serial, stream),
         }
     }
@@ -304,7 +312,15 @@ impl Monitor {
 
     /// What an event of a cgroup is known by that is being emptied.
     pub(super) fn event_of_clearing(serial: u64) -> epoll::EventData {
-        epoll::EventData::new_u64(serial << 2 | Source::Pidfd.bits())
+        epoll::EventData::new_u64(serial << 3 | Source::Pidfd.bits())
+    }
+
+    /// Its reaper has ended: nothing more is heard of it.
+    pub(super) fn deafen_reaper(&self, serial: u64) {
+        let reaper = self.atoms.get(&serial).and_then(|watched| watched.reaper.as_ref());
+        if let Some(reaper) = reaper {
+            let _ = epoll::delete(&self.epoll, reaper.fd());
+        }
     }
 
     /// Its program was executed, or was not: nothing more is heard of that.
@@ -321,7 +337,7 @@ impl Monitor {
         fd: BorrowedFd<'_>,
         flags: epoll::EventFlags,
     ) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(serial << 2 | source.bits());
+        let data = epoll::EventData::new_u64(serial << 3 | source.bits());
         Ok(epoll::add(&self.epoll, fd, data, flags)?)
     }
 
@@ -356,6 +372,14 @@ impl Monitor {
     pub(super) fn serial_of_pid(&self, pid: u32) -> Option<u64> {
         let mut atoms = self.atoms.iter();
         atoms.find(|(_, watched)| watched.pid() == Some(pid)).map(|(serial, _)| *serial)
+    }
+
+    /// Whose reaper a child of this process is.
+    pub(super) fn serial_of_reaper(&self, pid: u32) -> Option<u64> {
+        let is_it = |watched: &Watched| {
+            watched.reaper.as_ref().is_some_and(|reaper| reaper.child_pid() == Some(pid))
+        };
+        self.atoms.iter().find(|(_, watched)| is_it(watched)).map(|(serial, _)| *serial)
     }
 
     pub(super) fn watched(&self, serial: u64) -> Option<&Watched> {
@@ -454,7 +478,7 @@ impl Monitor {
                 TimerKind::Kill => self.grace_over(serial, now),
                 TimerKind::Deadline => self.deadline(serial, now),
                 TimerKind::Linger => self.end_lingering(serial, now),
-                TimerKind::Patience => self.told(serial, true),
+                TimerKind::Patience => self.told(serial),
                 TimerKind::Execution => self.end_execution(serial),
                 TimerKind::Clear => self.go_on_clearing(serial, true),
             }
@@ -468,7 +492,9 @@ fn sources(watched: &Watched) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> 
         |stream: &Stream| Some((Source::Output(*stream), watched.pump.as_ref()?.fd(*stream)?));
     let pidfd = watched.pidfd().map(|fd| (Source::Pidfd, fd));
     let execution = watched.channel().map(|fd| (Source::Execution, fd));
-    pidfd.into_iter().chain(execution).chain(Stream::ALL.iter().filter_map(output))
+    let reaper = watched.reaper.as_ref().filter(|reaper| !reaper.gone);
+    let reaper = reaper.map(|reaper| (Source::Reaper, reaper.fd()));
+    pidfd.into_iter().chain(execution).chain(reaper).chain(Stream::ALL.iter().filter_map(output))
 }
 
 #[cfg(test)]

@@ -159,6 +159,11 @@ pub(super) fn wait_ended(pidfd: impl AsFd, deadline: Instant) -> bool {
     }
 }
 
+/// Gives the kernel a millisecond, where it announces nothing.
+pub(super) fn pause() {
+    let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 }));
+}
+
 /// A descriptor that is readable when a child of this process has ended.
 ///
 /// For the keeper alone, whose children are all its own: SIGCHLD is blocked in the thread that makes it.

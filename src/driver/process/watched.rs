@@ -9,6 +9,7 @@ use super::exit::Ended;
 use super::fork::Waiting;
 use super::identity::Identity;
 use super::log::Pump;
+use super::reaper::Reaper;
 use super::signal::Leader;
 use super::stop::Ladder;
 use super::tree::{Group, GroupUsage, leader_oom_killed};
@@ -24,6 +25,8 @@ pub(super) struct Watched {
     pub(super) dir: AtomDir,
     /// The cgroup that it is in, where there is one.
     pub(super) group: Option<Group>,
+    /// Where there is none: whom it descends from.
+    pub(super) reaper: Option<Reaper>,
     pub(super) phase: Phase,
     /// When its program was executed.
     pub(super) began: Instant,
@@ -67,6 +70,15 @@ pub(super) struct Starting {
 pub(super) struct Past {
     pub(super) at: Timestamp,
     pub(super) wall: Duration,
+    /// When it was seen to have ended, for what is waited for from then on.
+    pub(super) seen: Instant,
+}
+
+impl Past {
+    /// It has just been seen to have ended.
+    pub(super) fn now(at: Timestamp, began: Instant) -> Self {
+        Self { at, wall: began.elapsed(), seen: Instant::now() }
+    }
 }
 
 impl Watched {
@@ -84,6 +96,7 @@ impl Watched {
             spec,
             dir,
             group,
+            reaper: None,
             phase,
             began: Instant::now(),
             pump,
@@ -135,7 +148,7 @@ impl Watched {
     }
 
     /// Whether what is left of it is to be ended with its leader.
-    fn kills_leftovers(&self) -> bool {
+    pub(super) fn kills_leftovers(&self) -> bool {
         let stopped = self.ladder.is_some() || self.removing;
         self.spec.get_leftovers() == Leftovers::Kill || stopped
     }
@@ -158,7 +171,7 @@ impl Watched {
         if kill {
             leader.kill();
         }
-        self.phase = Phase::Ended(leader, Past { at, wall: self.began.elapsed() });
+        self.phase = Phase::Ended(leader, Past::now(at, self.began));
     }
 
     /// Takes its cgroup out, if something may be in it that is to be ended.

@@ -7,18 +7,28 @@
 //!               Waiting ◀──────── a step failed    go() │     EOF: executed
 //! ```
 //!
+//! Where no cgroup can be made, the child is forked by a reaper in between (`reaper`), which ends
+//! and reaps whatever descends from it.
+//!
 //! A plan has all that a child needs, so that the child allocates nothing and calls nothing but
 //! the kernel. One socket goes between the two: reports come up, the go comes down, and whoever
 //! dies is an end of file to the other.
 
 mod child;
 mod plan;
+mod reaper;
+mod reaping;
 mod report;
 mod sys;
 #[cfg(test)]
 mod tests;
 mod user;
+mod wait;
 mod waiting;
+mod word;
 
 pub(super) use plan::{Plan, Surroundings};
+pub(super) use reaping::{Heard, Reaping, fork_under_reaper};
+pub(super) use wait::lists_children;
 pub(super) use waiting::{Waiting, fork};
+pub(super) use word::Word;

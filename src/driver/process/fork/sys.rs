@@ -1,4 +1,4 @@
-//! The fork itself, and the system calls that a child may make after it. The only unsafe code here.
+//! The fork itself, and the system calls that a child may make after it. With `wait` the only unsafe code here.
 //!
 //! Everything but [`fork`] may be called between fork and exec: it is one system call, allocates
 //! nothing, takes no lock, and goes past libc's bookkeeping of threads where there is one.
@@ -29,7 +29,7 @@ fn errno() -> Errno {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-fn check(result: impl Into<i64>) -> Result<i64, Errno> {
+pub(super) fn check(result: impl Into<i64>) -> Result<i64, Errno> {
     let result = result.into();
     if result < 0 { Err(errno()) } else { Ok(result) }
 }
@@ -63,7 +63,7 @@ pub(super) unsafe fn fork(child: impl FnOnce() -> Infallible) -> io::Result<(u32
 }
 
 /// clone(2) rather than clone3: sandboxes that know no clone3 refuse it, and this does the same.
-fn clone(flags: libc::c_int, pidfd: &mut libc::c_int) -> Result<i32, Errno> {
+pub(super) fn clone(flags: libc::c_int, pidfd: &mut libc::c_int) -> Result<i32, Errno> {
     let flags = (flags | libc::SIGCHLD) as libc::c_ulong;
     let no_stack: libc::c_ulong = 0;
     #[cfg(not(target_arch = "s390x"))]
@@ -84,7 +84,7 @@ pub(super) fn exit(status: i32) -> ! {
 }
 
 /// Sets a signal to its default. What cannot be set (SIGKILL, SIGSTOP) is there already.
-fn default_action(signal: i32) {
+pub(super) fn default_action(signal: i32) {
     /// As the kernel has it, at least: handler, flags, restorer and mask, in one order or another.
     const DEFAULT: [u64; 8] = [0; 8];
     /// Bytes of the kernel's set of signals.
@@ -214,9 +214,10 @@ pub(super) fn no_new_privs() -> Result<(), Errno> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
-fn prctl(option: libc::c_int, value: libc::c_ulong) -> Result<(), Errno> {
+/// Sets an attribute of this process that is a number.
+pub(super) fn prctl(option: libc::c_int, value: libc::c_ulong) -> Result<(), Errno> {
     let zero: libc::c_ulong = 0;
-    // SAFETY: both options that are used take a number and zeros.
+    // SAFETY: the options that are used take a number and zeros.
     check(unsafe { libc::prctl(option, value, zero, zero, zero) }).map(drop)
 }
 
@@ -272,6 +273,13 @@ pub(super) fn send(fd: RawFd, bytes: &[u8]) -> Result<(), Errno> {
     // SAFETY: the bytes are valid for a read of their length.
     let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
     check(sent as i64).map(drop)
+}
+
+/// As [`send`], unless it would have to wait.
+pub(super) fn send_now(fd: RawFd, bytes: &[u8]) -> Result<(), Errno> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the bytes are valid for a read of their length.
+    check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) } as i64).map(drop)
 }
 
 /// Waits for one byte; whether it came, or the other side has gone.

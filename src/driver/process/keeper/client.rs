@@ -48,12 +48,12 @@ impl std::fmt::Debug for Shared {
 
 impl Client {
     /// Nothing is started yet.
-    pub(in crate::driver::process) fn new(launcher: Launcher, copied: bool) -> Self {
+    pub(in crate::driver::process) fn new(launcher: Launcher, copied: bool, cgroups: bool) -> Self {
         let shared = Shared {
             launcher,
             copied,
             observer: Mutex::default(),
-            state: Mutex::default(),
+            state: Mutex::new(Conversation { cgroups, ..Conversation::default() }),
             answered: Condvar::new(),
         };
         Self { shared: Arc::new(shared), thread: Mutex::default() }

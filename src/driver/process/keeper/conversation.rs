@@ -30,11 +30,13 @@ pub(super) struct Conversation {
     /// Commands that are answered once, and were not yet.
     pub(super) unanswered: Vec<Command>,
     /// Atoms that were asked for again for our own sake: the answer is nobody else's business.
-    repeated: HashSet<AtomId>,
+    pub(super) repeated: HashSet<AtomId>,
     pub(super) logs: HashMap<AtomId, Weak<LogShared>>,
     /// In a copied store: the atoms that were prepared in this life of the host. The others' processes
     /// belong to the original.
     pub(super) ours: HashSet<AtomId>,
+    /// Whether atoms may be put into cgroups.
+    pub(super) cgroups: bool,
 }
 
 /// What came of a question.
@@ -87,6 +89,7 @@ impl Conversation {
     }
 
     pub(super) fn prepare(&mut self, order: Order, around: Surroundings) -> u64 {
+        let cgroups = self.cgroups;
         self.last_id += 1;
         let id = self.last_id;
         let atom = order.atom;
@@ -95,7 +98,7 @@ impl Conversation {
             .get_secrets()
             .map(|(key, value)| (key.to_owned(), Bytes(value.to_owned())))
             .collect();
-        let preparation = Preparation { order: order.clone(), secrets, around };
+        let preparation = Preparation { order: order.clone(), secrets, around, cgroups };
         self.say(&Request::Prepare { id, order: preparation.clone() });
         let remembered =
             Remembered { order, state: State::Created, handle: None, started_at: None, stop: None };

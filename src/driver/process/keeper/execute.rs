@@ -13,16 +13,20 @@ use std::time::{Duration, Instant};
 
 use rustix::process::pidfd_send_signal;
 
-use crate::atom::AtomId;
-use crate::driver::process::clearing::{Then, discard};
+use crate::atom::{AtomId, Leftovers};
+use crate::driver::process::clearing::{Remains, Then, discard};
 use crate::driver::process::dir::{AtomDir, Child, Prepared};
-use crate::driver::process::fork::{Plan, Surroundings, Waiting, fork};
-use crate::driver::process::identity::{Identity, ProcStat};
+use crate::driver::process::fork::{
+    Plan, Surroundings, Waiting, fork, fork_under_reaper, lists_children,
+};
+use crate::driver::process::identity::{Identity, Place, ProcStat};
 use crate::driver::process::log::Pump;
-use crate::driver::process::marker::Mark;
+use crate::driver::process::marker::{Mark, RECORD};
 use crate::driver::process::monitor::Monitor;
+use crate::driver::process::reaper::Reaper;
 use crate::driver::process::signal::Leader;
 use crate::driver::process::spawn::{Failure, Streams};
+use crate::driver::process::sys;
 use crate::driver::process::timers::TimerKind;
 use crate::driver::process::tree::{Cgroups, Group};
 use crate::driver::process::watched::{Phase, Starting, Watched};
@@ -36,8 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the members of a cgroup may take to end once they were killed, where that is waited for.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many descriptors a fork needs beside those that were there before: both ends of its socket, and a pidfd.
-const FOR_FORK: usize = 3;
+/// How many descriptors a fork needs beside those that were there before: both ends of its socket, and a
+/// pidfd; with a reaper those of another socket, another pidfd, and the marker file.
+const FOR_FORK: usize = 7;
 
 /// A child that was forked for an atom and waits for its go.
 #[derive(Debug)]
@@ -45,6 +50,7 @@ pub(in crate::driver::process) struct Forked {
     waiting: Waiting,
     identity: Identity,
     group: Option<Group>,
+    reaper: Option<Reaper>,
 }
 
 /// Descriptors that are kept free for a fork.
@@ -64,7 +70,7 @@ impl Reserve {
 
 impl Monitor {
     /// Forks the child of an atom that was just prepared.
-    pub(super) fn fork_prepared(&mut self, order: &Order, around: &Surroundings) {
+    pub(super) fn fork_prepared(&mut self, order: &Order, around: &Surroundings, cgroups: bool) {
         let mut unborn = None;
         self.context.with_prepared(order.atom, |prepared| {
             let dir = prepared.dir.clone();
@@ -76,7 +82,7 @@ impl Monitor {
             }
         });
         let Some((streams, dir)) = unborn else { return };
-        let child = match self.fork_child(order, around, streams, &dir) {
+        let child = match self.fork_child(order, around, streams, &dir, cgroups) {
             Ok(forked) => Child::Waiting(Box::new(forked)),
             Err(failure) => Child::Failed(failure),
         };
@@ -89,27 +95,42 @@ impl Monitor {
         around: &Surroundings,
         streams: Streams,
         dir: &AtomDir,
+        cgroups: bool,
     ) -> Result<Forked, Failure> {
         let plan = Plan::new(order.atom, &order.spec, around)?.with_soft_nofile(self.soft_nofile);
-        let group = self.contain(order, dir)?;
-        let files = group.as_ref().map(Group::join_files).unwrap_or_default();
-        let join: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
+        let group = self.contain(order, dir, cgroups)?;
         let place = self.context.place;
-        let forked = fork(&plan, streams, &join).and_then(|waiting| {
-            let no = |error| Failure::new(Reason::ExecFailed, format!("no /proc of it: {error}"));
-            let start_time = ProcStat::read(waiting.pid).map_err(no)?.start_time;
-            let identity = Identity { pid: waiting.pid, start_time, place };
-            Ok((waiting, identity))
-        });
-        match forked {
-            Ok((waiting, identity)) => Ok(Forked { waiting, identity, group }),
+        let identified = match &group {
+            None if self.can_reap() => fork_reaped(&plan, order, streams, dir, place),
+            group => {
+                let files = group.as_ref().map(Group::join_files).unwrap_or_default();
+                let join: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
+                fork(&plan, streams, &join).and_then(|waiting| {
+                    let identity = identify(waiting.pid, place)?;
+                    Ok((waiting, identity, None))
+                })
+            }
+        };
+        match identified {
+            Ok((waiting, identity, reaper)) => Ok(Forked { waiting, identity, group, reaper }),
             Err(failure) => {
                 if let Some(group) = group {
-                    self.clear(group, dir.clone(), Then::Nothing);
+                    self.clear(Remains::Group(group), dir.clone(), Then::Nothing);
                 }
                 Err(failure)
             }
         }
+    }
+
+    /// Whether what no cgroup contains can have a reaper.
+    fn can_reap(&mut self) -> bool {
+        *self.can_reap.get_or_insert_with(|| {
+            let can = lists_children();
+            if !can {
+                tracing::warn!("neither cgroups nor /proc/PID/children: what leaves its session is not contained");
+            }
+            can
+        })
     }
 
     /// Lets an atom execute its program; what comes of it is told later.
@@ -121,7 +142,7 @@ impl Monitor {
         forked: Forked,
     ) {
         let atom = order.atom;
-        let Forked { mut waiting, identity, group } = forked;
+        let Forked { mut waiting, identity, group, reaper } = forked;
         let released = match waiting.report() {
             Some(Err(failure)) => Err(failure),
             // What it could be told of before its go is a failure only.
@@ -131,12 +152,13 @@ impl Monitor {
             drop(waiting);
             self.give_up(atom, &dir, pump);
             if let Some(group) = group {
-                self.clear(group, dir.clone(), Then::Nothing);
+                self.clear(Remains::Group(group), dir.clone(), Then::Nothing);
             }
             return self.start_failed(atom, &dir, failure);
         }
         let phase = Phase::Starting(Box::new(Starting { waiting, identity }));
-        let watched = Watched::new(atom, order.spec.clone(), dir, group, phase, Some(pump));
+        let mut watched = Watched::new(atom, order.spec.clone(), dir, group, phase, Some(pump));
+        watched.reaper = reaper;
         match self.watch(watched) {
             Ok(serial) => {
                 self.arm(Instant::now().checked_add(PATIENCE), serial, TimerKind::Execution);
@@ -210,11 +232,11 @@ impl Monitor {
             self.give_up(atom, &dir, pump);
         }
         match (group, removing) {
-            (Some(group), true) => self.clear(group, dir, Then::Removed(atom)),
+            (Some(group), true) => self.clear(Remains::Group(group), dir, Then::Removed(atom)),
             (None, true) => self.gone(atom, &dir),
             (group, false) => {
                 if let Some(group) = group {
-                    self.clear(group, dir.clone(), Then::Nothing);
+                    self.clear(Remains::Group(group), dir.clone(), Then::Nothing);
                 }
                 self.start_failed(atom, &dir, failure);
             }
@@ -230,16 +252,28 @@ impl Monitor {
             let Forked { waiting, group, .. } = *forked;
             drop(waiting);
             if let Some(group) = group {
-                self.clear(group, dir.clone(), Then::Nothing);
+                self.clear(Remains::Group(group), dir.clone(), Then::Nothing);
             }
         }
         dir
     }
 
     /// The cgroup of an atom that is to be started; none where none can be made and no limit needs one.
-    fn contain(&mut self, order: &Order, dir: &AtomDir) -> Result<Option<Group>, Failure> {
+    fn contain(
+        &mut self,
+        order: &Order,
+        dir: &AtomDir,
+        allowed: bool,
+    ) -> Result<Option<Group>, Failure> {
         let limits = order.spec.get_limits();
         let needed = limits.memory.is_some() || limits.pids.is_some() || limits.cpus.is_some();
+        if !allowed && needed {
+            let detail = "memory, pids and cpus are limited by cgroups, and the host does without";
+            return Err(Failure::new(Reason::LimitUnsupported, detail));
+        }
+        if !allowed {
+            return Ok(None);
+        }
         let cgroups = self.cgroups();
         if !needed && !cgroups.can_contain() {
             return Ok(None);
@@ -275,8 +309,28 @@ impl Monitor {
         self.cgroups().reopen(atom)
     }
 
-    /// Ends whatever is left in the cgroup of an atom that is not watched, and removes it.
+    /// The reaper of an atom that an earlier keeper started, or that was let go of, if it lives.
+    pub(in crate::driver::process) fn reaper_of(&self, atom: AtomId) -> Option<Reaper> {
+        let identity = self.context.dir(atom).marker().reaper()?;
+        if self.link.is_none() || self.context.copied || identity.place != self.context.place {
+            return None;
+        }
+        Reaper::find(identity).unwrap_or_else(|error| {
+            tracing::error!(%atom, %error, "cannot look for the reaper of an atom");
+            None
+        })
+    }
+
+    /// Ends whatever is left of an atom that is not watched: in its cgroup, or under its reaper.
     pub(in crate::driver::process) fn end_group(&mut self, atom: AtomId) {
+        if let Some(mut reaper) = self.reaper_of(atom) {
+            reaper.kill();
+            let deadline = Instant::now() + END_PATIENCE;
+            if !sys::wait_ended(reaper.fd(), deadline) {
+                tracing::error!(%atom, "what was killed does not end");
+            }
+            reaper.hear();
+        }
         let dir = self.context.dir(atom);
         if let Some(group) = self.group_of(atom) {
             if let Err(error) = group.kill() {
@@ -292,6 +346,36 @@ impl Monitor {
             cgroups.remove_store_group();
         }
     }
+}
+
+/// Forks an atom under a reaper of its own.
+fn fork_reaped(
+    plan: &Plan,
+    order: &Order,
+    streams: Streams,
+    dir: &AtomDir,
+    place: Place,
+) -> Result<(Waiting, Identity, Option<Reaper>), Failure> {
+    let marker = dir.marker();
+    let no = |what: &str, error: io::Error| {
+        Failure::new(Reason::ExecFailed, format!("cannot {what}: {error}"))
+    };
+    let file = marker.open().map_err(|error| no("open its marker file", error))?;
+    let kill = order.spec.get_leftovers() == Leftovers::Kill;
+    let (waiting, reaping) = fork_under_reaper(plan, streams, file.into(), RECORD as u64, kill)?;
+    let identity = identify(waiting.pid, place)?;
+    let reaper = identify(reaping.pid, place)?;
+    marker.record_reaper(reaper).map_err(|error| no("write down who reaps it", error))?;
+    reaping.go_on();
+    Ok((waiting, identity, Some(Reaper::forked(reaping))))
+}
+
+/// The identity of a child that was not reaped.
+fn identify(pid: u32, place: Place) -> Result<Identity, Failure> {
+    let stat = ProcStat::read(pid).map_err(|error| {
+        Failure::new(Reason::ExecFailed, format!("its /proc entry cannot be read: {error}"))
+    })?;
+    Ok(Identity { pid, start_time: stat.start_time, place })
 }
 
 /// Waits until nothing that was killed lives in a cgroup, and removes it. It stays when something does.

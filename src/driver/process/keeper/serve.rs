@@ -114,7 +114,7 @@ impl Monitor {
     }
 
     fn prepare(&mut self, id: u64, preparation: Preparation) {
-        let Preparation { mut order, secrets, around } = preparation;
+        let Preparation { mut order, secrets, around, cgroups } = preparation;
         let atom = order.atom;
         if !secrets.is_empty() {
             let mut spec = (*order.spec).clone();
@@ -151,7 +151,7 @@ impl Monitor {
             // A host that has gone shows at the end of the turn.
             let _ = self.flush_link();
             drop(reserve);
-            self.fork_prepared(&order, &around);
+            self.fork_prepared(&order, &around, cgroups);
         }
     }
 
@@ -204,7 +204,13 @@ impl Monitor {
                         break;
                     }
                 }
-                None => sys::reap_child(pid),
+                None => {
+                    // What it has told is heard before its number is anybody's.
+                    if let Some(serial) = self.serial_of_reaper(pid) {
+                        self.reaper_event(serial);
+                    }
+                    sys::reap_child(pid);
+                }
             }
         }
     }

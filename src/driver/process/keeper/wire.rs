@@ -136,6 +136,8 @@ pub(in crate::driver::process) struct Preparation {
     pub(in crate::driver::process) secrets: Vec<(String, Bytes)>,
     /// The host's own environment, working directory and umask.
     pub(in crate::driver::process) around: Surroundings,
+    /// Whether it may be put into a cgroup.
+    pub(in crate::driver::process) cgroups: bool,
 }
 
 /// What a keeper answers.

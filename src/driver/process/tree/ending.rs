@@ -15,6 +15,7 @@ use super::files;
 use super::group::Group;
 use super::hierarchy::{Controller, Kind};
 use crate::driver::process::identity::ProcStat;
+use crate::driver::process::sys;
 
 /// How long one kill may take. Only where nothing holds a fork storm up is it ever used.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -74,7 +75,7 @@ impl Group {
             let members = self.members().unwrap_or_default();
             let held = members.into_iter().find_map(|pid| hold(pid).ok().flatten());
             let Some(member) = held else {
-                files::pause();
+                sys::pause();
                 continue;
             };
             // Its end, or that it is none of them any more.
@@ -83,7 +84,7 @@ impl Group {
             let mut fds = [PollFd::new(&member, PollFlags::IN)];
             if matches!(poll(&mut fds, Some(&turn)), Ok(n) if n > 0) {
                 // A dead one may be listed a moment longer.
-                files::pause();
+                sys::pause();
             }
         }
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, poll};
+use crate::driver::process::sys::pause;
 
 /// How long a cgroup that has just been emptied may be busy still.
 const SETTLING: Duration = Duration::from_millis(200);
@@ -120,9 +120,4 @@ pub(super) fn remove_tree(dir: &Path) -> io::Result<()> {
             other => return other,
         }
     }
-}
-
-/// Gives the kernel a millisecond, where it announces nothing.
-pub(super) fn pause() {
-    let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 }));
 }

@@ -4,7 +4,12 @@ use std::fs;
 use std::io::Write;
 
 /// The test that plays a role, when the environment names one.
+#[allow(dead_code, reason = "this file is a module of several test binaries")]
 pub(super) const ENTRY: &str = "driver::process::tree::tests::hostile::play_a_role";
+
+/// The same in a test binary of which this file is a module.
+#[allow(dead_code, reason = "this file is a module of several test binaries")]
+pub(super) const ENTRY_BESIDE: &str = "hostile::play_a_role";
 
 /// Which role.
 pub(super) const ROLE: &str = "CAESIUM_TEST_ROLE";
@@ -21,10 +26,17 @@ fn play_a_role() {
     match role.as_str() {
         "sleeper" => {}
         "daemon" => daemon(),
-        "escapee" => fork(|| {
-            leave_session();
-            wait_for_ever()
-        }),
+        "escapee" => {
+            let child = fork_pid(|| {
+                leave_session();
+                wait_for_ever()
+            });
+            // Not ready before it has gone.
+            // SAFETY: it takes and gives numbers.
+            while unsafe { libc::getsid(child) } != child {
+                std::thread::yield_now();
+            }
+        }
         "deaf" => deaf(),
         "storm" => storm(),
         "stopped" => {

@@ -1,0 +1,223 @@
+//! Waiting for children, naming and killing them, for a reaper: as everything after a fork it
+//! allocates nothing, takes no lock, and makes one system call at a time.
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use super::sys::{self, Errno};
+use super::word::{COMM, Ended};
+
+/// Whether the kernel lists the children of a process: `CONFIG_PROC_CHILDREN`, which distributions have.
+pub(in crate::driver::process) fn lists_children() -> bool {
+    std::path::Path::new("/proc/thread-self/children").exists()
+}
+
+/// What is known of the children.
+pub(super) enum Child {
+    /// This one has ended, and was not reaped.
+    Ended(u32, Ended),
+    /// There are some, and none has ended.
+    Lives,
+    /// There are none.
+    None,
+}
+
+/// What a reaper was woken by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// A child has ended, or the time is over.
+    Child,
+    /// SIGTERM: everything is to be ended.
+    End,
+}
+
+/// Whatever descends from this process becomes its child when its parent ends.
+pub(super) fn become_subreaper() -> Result<(), Errno> {
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
+}
+
+/// What this process is called in lists of processes.
+pub(super) fn set_name(name: &CStr) {
+    // SAFETY: the name ends with NUL, and the kernel copies at most 16 bytes of it.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// The end of a child is told, whatever whoever forked us had set.
+pub(super) fn default_child_signal() {
+    sys::default_action(libc::SIGCHLD);
+}
+
+/// Forks; 0 in the child.
+pub(super) fn fork() -> Result<u32, Errno> {
+    let mut unused = -1;
+    sys::clone(0, &mut unused).map(|pid| pid as u32)
+}
+
+/// A copy of a descriptor that is `least` or more.
+pub(super) fn duplicate_above(fd: RawFd, least: RawFd) -> Result<RawFd, Errno> {
+    // SAFETY: two descriptors' numbers.
+    sys::check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) }).map(|fd| fd as RawFd)
+}
+
+/// A child that has ended; it stays to be reaped.
+pub(super) fn ended_child() -> Child {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // The raw call, because libc's wrapper leaves out the resource usage.
+    // SAFETY: both pointers are valid for a write of their types.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_ALL,
+            0,
+            info.as_mut_ptr(),
+            options,
+            usage.as_mut_ptr(),
+        )
+    };
+    if result < 0 {
+        return Child::None;
+    }
+    // SAFETY: zeroed memory is a valid value of both, and the kernel wrote nothing else than such values.
+    let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
+    // SAFETY: for a SIGCHLD report, and for the zeroed one of children that live, these fields are the active ones.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid <= 0 {
+        return Child::Lives;
+    }
+    let micros = |time: libc::timeval| {
+        (time.tv_sec as u64).wrapping_mul(1_000_000).wrapping_add(time.tv_usec as u64)
+    };
+    let ended = Ended {
+        code: info.si_code as u8,
+        status: status as u8,
+        at: now(),
+        user: micros(usage.ru_utime),
+        system: micros(usage.ru_stime),
+        max_rss: usage.ru_maxrss as u64,
+    };
+    Child::Ended(pid as u32, ended)
+}
+
+/// Microseconds since 1970.
+fn now() -> u64 {
+    let mut now = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: the pointer is valid for a write of its type, and zeros are a valid value should the call fail.
+    let now = unsafe {
+        libc::clock_gettime(libc::CLOCK_REALTIME, now.as_mut_ptr());
+        now.assume_init()
+    };
+    (now.tv_sec as u64).wrapping_mul(1_000_000).wrapping_add(now.tv_nsec as u64 / 1000)
+}
+
+/// Reaps a child that has ended.
+pub(super) fn reap(pid: u32) {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let none: *mut libc::rusage = ptr::null_mut();
+    let options = libc::WEXITED | libc::WNOHANG;
+    // SAFETY: the pointer is valid for a write of its type, and null says that the usage is not wanted.
+    unsafe { libc::syscall(libc::SYS_waitid, libc::P_PID, pid, info.as_mut_ptr(), options, none) };
+}
+
+/// Kills a child. Only this process reaps it, so that the number is its own.
+pub(super) fn kill(pid: u32) {
+    // SAFETY: two numbers; never 0 or less, which would be a group.
+    unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+}
+
+/// Waits until a child has ended, or somebody wants an end; at most so many milliseconds.
+pub(super) fn signal(millis: Option<u64>) -> Signal {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the first call makes the set a valid one, the others take a valid set.
+    let set = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        set.assume_init()
+    };
+    let time = millis.map(|millis| libc::timespec {
+        tv_sec: (millis / 1000) as libc::time_t,
+        tv_nsec: (millis % 1000 * 1_000_000) as _,
+    });
+    let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the set is valid for a read, and so is the time, or null.
+    match unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), time) } {
+        libc::SIGTERM => Signal::End,
+        _ => Signal::Child,
+    }
+}
+
+/// Calls this for every child that is listed. One that ends meanwhile may hide another one.
+pub(super) fn each_child(mut call: impl FnMut(u32)) {
+    let path = c"/proc/thread-self/children";
+    // SAFETY: the path ends with NUL.
+    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return;
+    }
+    let mut number = 0_u32;
+    let mut bytes = [0_u8; 1024];
+    loop {
+        // SAFETY: the buffer is valid for a write of its length.
+        let read = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
+        let Some(read) = usize::try_from(read).ok().filter(|read| *read > 0) else { break };
+        for byte in bytes.iter().take(read) {
+            match byte {
+                b'0'..=b'9' => {
+                    number = number.wrapping_mul(10).wrapping_add(u32::from(byte - b'0'));
+                }
+                _ => {
+                    if number != 0 {
+                        call(number);
+                    }
+                    number = 0;
+                }
+            }
+        }
+    }
+    sys::close(fd);
+}
+
+/// What a process is called; what is not filled of the name stays as it is.
+pub(super) fn name_of(pid: u32, name: &mut [u8; COMM]) {
+    const PREFIX: &[u8] = b"/proc/";
+    const SUFFIX: &[u8] = b"/comm\0";
+    let mut path = [0_u8; 32];
+    let mut digits = [0_u8; 10];
+    let (mut rest, mut count) = (pid, 0);
+    while count == 0 || rest > 0 {
+        digits[count] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        count += 1;
+    }
+    let digits = digits[..count].iter().rev();
+    let text = PREFIX.iter().chain(digits).chain(SUFFIX);
+    for (place, byte) in path.iter_mut().zip(text) {
+        *place = *byte;
+    }
+    // SAFETY: the path ends with NUL, as it is shorter than its place.
+    let fd = unsafe { libc::open(path.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return;
+    }
+    let mut bytes = [0_u8; COMM + 1];
+    // SAFETY: the buffer is valid for a write of its length.
+    let read = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
+    sys::close(fd);
+    let read = usize::try_from(read).unwrap_or(0);
+    for (place, byte) in name.iter_mut().zip(bytes.iter().take(read)) {
+        if *byte != b'\n' {
+            *place = *byte;
+        }
+    }
+}
+
+/// Writes bytes into a file at a place.
+pub(super) fn write_at(fd: RawFd, bytes: &[u8], at: i64) {
+    // What cannot be written is told by the kernel to whoever holds the leader's pidfd.
+    // SAFETY: the bytes are valid for a read of their length.
+    unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), at as libc::off_t) };
+}
