@@ -48,6 +48,7 @@ pub mod atom;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 #[doc(hidden)]
 pub mod cli;
+mod crash;
 pub mod driver;
 mod durability;
 pub mod engine;
@@ -73,9 +74,10 @@ pub use lifecycle::{OnInvalid, Outcome, Reason, RetryPolicy, State};
 pub use log::{LogChunk, LogItem, Stream};
 pub use time::Timestamp;
 
-/// What the fuzz targets in `fuzz/` call. Not part of the API.
+/// What the fuzz targets in `fuzz/` and the tests of crashes call. Not part of the API.
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use crate::crash::POINTS;
     pub use crate::journal::fuzzing::{frame, lifecycle, salvage, segment};
 }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::Durability;
 use crate::atom::{Atom, AtomId};
+use crate::crash;
 use crate::driver::{Command, Driver, Order};
 use crate::journal::{
     Compacted, Creation, Fact, Journal, JournalError, JournalOptions, Records, Recovery, Retention,
@@ -343,6 +344,7 @@ impl<D: Driver> Core<D> {
             }
         })?;
         self.driver.prepare(id, &order.spec)?;
+        crash::point("host/has-prepared");
         let creation = Creation {
             engine: self.driver.name().into(),
             spec: order.spec.clone(),
@@ -357,13 +359,18 @@ impl<D: Driver> Core<D> {
         });
         let durable = admitted.and_then(|(atom, ticket)| {
             let seq = ticket.seq().unwrap_or_default();
+            crash::point("host/has-queued-created");
             ticket.wait().map(|()| (atom, seq))
         });
         match durable {
             Ok((atom, seq)) => {
+                crash::point("host/created-is-durable");
                 before_start(&self.driver, &atom);
                 match self.driver.send(Command::Start(order)) {
-                    Ok(()) => Ok(seq),
+                    Ok(()) => {
+                        crash::point("host/has-sent-start");
+                        Ok(seq)
+                    }
                     Err(error) => Err(in_doubt(seq, &error.to_string())),
                 }
             }
@@ -396,9 +403,14 @@ impl<D: Driver> Core<D> {
             draft.append(id, now(), Event::StopAsked(order).into())?;
             Ok(Some(order))
         })?;
+        if order.is_some() {
+            crash::point("host/has-queued-stop");
+        }
         ticket.wait()?;
         if let Some(StopOrder { grace, force, cause: _ }) = order {
+            crash::point("host/stop-is-durable");
             self.driver.send(Command::Stop { atom: id, grace, force })?;
+            crash::point("host/has-sent-stop");
         }
         Ok(())
     }
@@ -426,7 +438,9 @@ impl<D: Driver> Core<D> {
         })?;
         ticket.wait()?;
         if let Some(handle) = handle {
+            crash::point("host/delete-is-durable");
             self.driver.send(Command::Remove { atom: id, handle })?;
+            crash::point("host/has-sent-remove");
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Error;
 use super::journaled::{Core, Deletion, tightens};
 use crate::atom::{Atom, AtomId, AtomSpec, PlannedRetry};
+use crate::crash;
 use crate::driver::{Command, Driver, DriverError, Observation, Order, Remembered, Sighting};
 use crate::journal::{Fact, JournalError, Note, Ticket};
 use crate::lifecycle::{Ending, Event, EventKind, Reason, State, StopOrder, Verdict, can, decide};
@@ -41,9 +42,7 @@ impl Steward {
         }))?;
         let thread = std::thread::Builder::new()
             .name("caesium-steward".into())
-            .spawn(move || {
-                Work { core, due: BTreeSet::new(), reconciling: None, last: None }.run(&receiver)
-            })
+            .spawn(move || Work::new(core).run(&receiver))
             .map_err(|source| DriverError::Io { what: "start a thread".into(), source })?;
         Ok(Self { inbox, thread })
     }
@@ -68,12 +67,22 @@ struct Work<D> {
     core: Arc<Core<D>>,
     /// The retries to be made, the next one first: by the atom that they replace.
     due: BTreeSet<(Timestamp, AtomId)>,
+    /// What an earlier host had set aside for atoms that it did not journal, and that is being removed. The atom of a
+    /// planned retry may be among them: its number is known beforehand.
+    residue: HashSet<AtomId>,
+    /// Retries that wait for that.
+    held: Vec<(Timestamp, AtomId)>,
     reconciling: Option<Sender<Result<(), Error>>>,
     /// Of the last event journaled here: what is durable is durable in order.
     last: Option<Ticket>,
 }
 
 impl<D: Driver> Work<D> {
+    fn new(core: Arc<Core<D>>) -> Self {
+        let (due, residue, held) = (BTreeSet::new(), HashSet::new(), Vec::new());
+        Self { core, due, residue, held, reconciling: None, last: None }
+    }
+
     fn run(mut self, inbox: &Receiver<Input>) {
         loop {
             let input = match self.due.first() {
@@ -94,13 +103,15 @@ impl<D: Driver> Work<D> {
         let atoms: Vec<Atom> = self.core.journal.with_view(|view| view.atoms().cloned().collect());
         let asked = self.core.driver.residue().and_then(|residue| {
             let known: HashSet<AtomId> = atoms.iter().map(Atom::id).collect();
-            let unknown = residue.into_iter().filter(|atom| !known.contains(atom));
+            self.residue = residue.into_iter().filter(|atom| !known.contains(atom)).collect();
+            let unknown = self.residue.iter().copied();
             unknown
                 .map(|atom| Command::Remove { atom, handle: None })
                 .chain(atoms.iter().filter_map(question))
                 .chain([Command::Sync { token: 0 }])
                 .try_for_each(|command| self.core.driver.send(command))
         });
+        crash::point("host/has-asked-for-all");
         for atom in &atoms {
             match atom.planned_retry() {
                 Some(planned) => self.schedule(planned.due, atom.id()),
@@ -118,6 +129,7 @@ impl<D: Driver> Work<D> {
     fn observed(&mut self, observation: Observation) {
         match observation {
             Observation::Started { atom, at, pid, handle } => {
+                crash::point("host/has-heard-started");
                 let note = Note { handle: Some(handle), ..Note::default() };
                 self.happened(atom, at, Event::Started { pid }, note);
             }
@@ -132,8 +144,10 @@ impl<D: Driver> Work<D> {
                 self.happened(atom, at, Event::StopAsked(order), Note::default());
             }
             Observation::Exited { atom, at, status, evidence, usage, left_behind } => {
+                crash::point("host/has-heard-an-end");
                 let note = Note { usage, left_behind, ..Note::default() };
                 self.happened(atom, at, Event::Exited(Ending::observed(status, evidence)), note);
+                crash::point("host/has-queued-an-end");
             }
             Observation::LostSight { atom, at, reason, detail } => {
                 self.happened(atom, at, Event::LostSight { reason }, detailed(detail));
@@ -141,7 +155,14 @@ impl<D: Driver> Work<D> {
             Observation::Contradiction { atom, at, reason, detail } => {
                 self.happened(atom, at, Event::Contradiction { reason }, detailed(detail));
             }
-            Observation::Removed { atom, at } => self.removed(atom, at),
+            Observation::Removed { atom, at } => {
+                crash::point("host/has-heard-removed");
+                if self.residue.remove(&atom) {
+                    self.due.extend(self.held.drain(..));
+                } else {
+                    self.removed(atom, at);
+                }
+            }
             Observation::Seen { atom, sighting } => match sighting {
                 Sighting::Adopted => tracing::info!(%atom, "adopted a running atom"),
                 Sighting::AsRemembered | Sighting::Changed => {}
@@ -226,7 +247,10 @@ impl<D: Driver> Work<D> {
         });
         match planned {
             Ok((None, _)) => {}
-            Ok((Some(Some(planned)), _)) => self.schedule(planned.due, id),
+            Ok((Some(Some(planned)), _)) => {
+                crash::point("host/has-planned-a-retry");
+                self.schedule(planned.due, id);
+            }
             Ok((Some(None), _)) => self.delete(id),
             Err(error) => {
                 tracing::error!(atom = %id, %error, "what follows from an ending could not be journaled")
@@ -267,6 +291,10 @@ impl<D: Driver> Work<D> {
             self.due.remove(&(due, id));
             let atom = self.decided(id);
             let Some(planned) = atom.as_ref().and_then(Atom::planned_retry) else { continue };
+            if self.residue.contains(&planned.id) {
+                self.held.push((due, id));
+                continue;
+            }
             let Some(atom) = atom else { continue };
             match atom.state() {
                 State::Stopped => drop(self.retry(&atom, planned)),

@@ -18,6 +18,7 @@ use super::monitor::Monitor;
 use super::signal::Leader;
 use super::spawn::marker_entry;
 use super::stop::Ladder;
+use super::sys;
 use super::watched::{Past, Phase, Watched};
 use crate::atom::{AtomId, AtomSpec};
 use crate::driver::{Observation, Remembered, Sighting};
@@ -25,6 +26,9 @@ use crate::lifecycle::{Reason, State, StopCause};
 use crate::log::Stream;
 use crate::time::{self, Timestamp};
 use std::sync::Arc;
+
+/// How long a child may take that has got its go, or sees that it never comes.
+const RELEASED: Duration = Duration::from_secs(1);
 
 /// Where the process of an atom is.
 #[derive(Debug)]
@@ -135,7 +139,7 @@ impl Monitor {
         }
     }
 
-    /// Tells how it ended while there was neither host nor keeper, if its reaper has written that down.
+    /// Tells how it ended while there was neither host nor keeper, if whoever reaped it has written that down.
     fn was_reaped(&mut self, remembered: &Remembered) -> bool {
         let order = &remembered.order;
         let dir = self.context.dir(order.atom);
@@ -149,7 +153,9 @@ impl Monitor {
         let wall = began.map(|began| at.saturating_since(began)).unwrap_or_default();
         let ended = Ended::Known(status, Some(usage));
         let phase = Phase::Clearing(ended, Past { at, wall, seen: Instant::now() });
-        let mut watched = Watched::new(order.atom, Arc::clone(&order.spec), dir, None, phase, pump);
+        let group = self.group_of(order.atom);
+        let mut watched =
+            Watched::new(order.atom, Arc::clone(&order.spec), dir, group, phase, pump);
         watched.ladder = ladder;
         self.ended_meanwhile(watched, ended);
         true
@@ -216,13 +222,17 @@ impl Monitor {
             },
             None => match self.context.dir(atom).marker().trace() {
                 Trace::Nothing => return self.untraced(atom),
-                Trace::Prepared(place) => {
+                Trace::Prepared(place, released) => {
                     // In this boot the marker would be there; a power cut may have taken it.
                     return match self.elsewhere(place) {
                         Some(Whereabouts::Gone(Reason::HostRebooted, detail)) => {
                             Whereabouts::Gone(Reason::HostRebooted, detail)
                         }
-                        _ => Whereabouts::Never,
+                        Some(_) => Whereabouts::Never,
+                        None => match released {
+                            Some(identity) => self.released(atom, identity),
+                            None => Whereabouts::Never,
+                        },
                     };
                 }
                 Trace::Spawned(place, None) => {
@@ -239,6 +249,36 @@ impl Monitor {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Whereabouts::Left(identity),
             Err(error) => Whereabouts::Unclear(error),
         }
+    }
+
+    /// Of a child that its keeper was about to let go when it died: whether it got its go shows in a moment, as it
+    /// executes its program or ends.
+    fn released(&self, atom: AtomId, identity: Identity) -> Whereabouts {
+        let dir = self.context.dir(atom);
+        let executes = || matches!(dir.marker().trace(), Trace::Spawned(..));
+        let leader = match Leader::find(atom, identity) {
+            Ok(leader) => leader,
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                return Whereabouts::Unclear(error);
+            }
+            // It has gone: by now it has said all that it had to say.
+            Err(_) if executes() => return Whereabouts::Left(identity),
+            Err(_) => return Whereabouts::Never,
+        };
+        let deadline = Instant::now() + RELEASED;
+        while !executes() {
+            if leader.has_ended() {
+                // It may have said so last of all.
+                return if executes() { Whereabouts::There(leader) } else { Whereabouts::Never };
+            }
+            if Instant::now() >= deadline {
+                // Somebody holds it up: it will not get further.
+                leader.kill();
+                sys::wait_ended(leader.pidfd(), Instant::now() + RELEASED);
+            }
+            sys::pause();
+        }
+        Whereabouts::There(leader)
     }
 
     /// Why pids of `place` mean nothing here, if they do not.
@@ -408,10 +448,10 @@ impl Monitor {
             let before = watched.ladder.take();
             if let (Some(stop), Some(before)) = (remembered.stop, before) {
                 let grace = stop.kill_at.saturating_since(now);
-                self.stop_watched(serial, stop.cause, grace, stop.force);
+                // What was about to be killed is killed once more.
+                self.stop_watched(serial, stop.cause, grace, stop.force || before.kill_sent);
                 if let Some(ladder) = self.watched_mut(serial).and_then(|w| w.ladder.as_mut()) {
                     ladder.term_reached |= before.term_reached;
-                    ladder.kill_sent |= before.kill_sent && stop.kill_at <= now;
                 }
             }
         }
@@ -465,7 +505,8 @@ pub(super) fn leave_nothing(atom: AtomId, leader: Identity) {
 
 /// What was done to it by the host before.
 fn ladder(remembered: &Remembered, dir: &AtomDir, spec: &AtomSpec) -> Option<Ladder> {
-    let (term_reached, kill_sent) = (dir.marker().has(Mark::Term), dir.marker().has(Mark::Kill));
+    let marker = dir.marker();
+    let (term_reached, kill_sent) = (marker.has(Mark::AboutToTerm), marker.has(Mark::Kill));
     let cause = match remembered.stop {
         Some(stop) => stop.cause,
         // Its deadline's stop was begun and not journaled.

@@ -13,6 +13,7 @@ use super::reaper::Reaper;
 use super::timers::TimerKind;
 use super::tree::Group;
 use crate::atom::AtomId;
+use crate::crash;
 use crate::driver::Observation;
 use crate::time;
 
@@ -193,6 +194,7 @@ impl Monitor {
     /// Nothing of an atom runs any more: what it has on disk goes.
     pub(super) fn gone(&self, atom: AtomId, dir: &AtomDir) {
         dir.remove();
+        crash::point("keeper/has-removed");
         self.emit(Observation::Removed { atom, at: time::now() });
     }
 }

@@ -13,6 +13,7 @@ use super::signal::Leader;
 use super::timers::TimerKind;
 use super::watched::{Phase, Watched};
 use crate::atom::AtomId;
+use crate::crash;
 use crate::driver::Observation;
 use crate::lifecycle::{Reason, StopCause};
 use crate::time;
@@ -35,6 +36,7 @@ impl Monitor {
         if watched.leader().is_none_or(|leader| !leader.has_ended()) {
             return;
         }
+        crash::point("keeper/has-seen-an-end");
         watched.end(time::now());
         self.told(serial);
     }
@@ -68,6 +70,7 @@ impl Monitor {
             return self.arm(Instant::now().checked_add(pause), serial, TimerKind::Patience);
         }
         let _ = epoll::delete(&self.epoll, leader.pidfd());
+        crash::point("keeper/has-reaped");
         let Some(watched) = self.watched_mut(serial) else { return };
         watched.phase = Phase::Clearing(ended, past);
         // It is told when nothing of it runs any more.
@@ -113,6 +116,7 @@ impl Monitor {
                 Observation::LostSight { atom, at, reason: Reason::ExitUnobserved, detail }
             }
         };
+        crash::point("keeper/has-cleared");
         let (dir, removing) = (watched.dir.clone(), watched.removing);
         if let Some(group) = watched.take_empty_group() {
             discard(group, &dir);
@@ -197,8 +201,9 @@ impl Monitor {
 
 /// How an atom ended, as far as anybody tells; and after what time to ask again, where nobody will say that there is an answer.
 pub(super) fn how_it_ended(watched: &Watched, leader: &Leader) -> (Ended, Option<Duration>) {
-    let Some(reaper) = &watched.reaper else { return (leader.ended(), None) };
-    let recorded = || watched.dir.marker().reaped();
+    let marker = watched.dir.marker();
+    let Some(reaper) = &watched.reaper else { return (leader.ended(marker), None) };
+    let recorded = || marker.reaped();
     if let Some((_, status, usage)) = reaper.ended.or_else(recorded) {
         // Whom it leaves alone is counted just after.
         let counted = reaper.gone || reaper.is_adopted() || reaper.has_counted();
@@ -208,7 +213,7 @@ pub(super) fn how_it_ended(watched: &Watched, leader: &Leader) -> (Ended, Option
     }
     if reaper.gone {
         // Somebody has killed it: its children are ours now, or are reaped by others.
-        return (leader.ended(), None);
+        return (leader.ended(marker), None);
     }
     (Ended::Pending, reaper.is_adopted().then_some(RECORDED))
 }

@@ -2,10 +2,13 @@
 //! to the holder of its pidfd, or on its zombie. Never a guess.
 
 use super::identity::{ProcStat, may_inspect};
+use super::marker::Marker;
 use super::signal::Leader;
 use super::sys::{self, ExitInfo};
 use crate::atom::Usage;
+use crate::crash;
 use crate::lifecycle::WaitStatus;
+use crate::time;
 
 /// What can be learnt of an ending now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,9 +23,17 @@ pub(super) enum Ended {
 
 impl Leader {
     /// Learns how it ended, and reaps it if it is a child of this process. To be asked once it has ended.
-    pub(super) fn ended(&self) -> Ended {
-        match sys::reap(self.pidfd()) {
-            Ok(Some((status, usage))) => return Ended::Known(status, Some(usage)),
+    ///
+    /// How it ended is written down before it is reaped: if we are killed then, whoever comes next finds one or the other.
+    pub(super) fn ended(&self, marker: Marker<'_>) -> Ended {
+        match sys::peek(self.pidfd()) {
+            Ok(Some((status, usage))) => {
+                marker.record_end(time::now(), status, usage);
+                crash::point("keeper/has-written-the-status");
+                // It is a child that has ended: there is nothing to go wrong.
+                let _ = sys::reap(self.pidfd());
+                return Ended::Known(status, Some(usage));
+            }
             // A tracer of it has to let go first.
             Ok(None) => return Ended::Pending,
             // Not a child of ours; or SIGCHLD is ignored here; or the host reaped it.

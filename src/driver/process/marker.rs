@@ -7,12 +7,13 @@
 //! |---|---|
 //! | 0 | boot id (16) and inode of the pid namespace (8) |
 //! | 24 | the handle of the run; zeros before there is one |
-//! | 64 | 1: our SIGTERM has reached it |
-//! | 65 | 1: it was sent our SIGKILL |
+//! | 64 | 1: our SIGTERM is about to be sent; 2: it has reached it |
+//! | 65 | 1: our SIGKILL is about to be sent, or was |
 //! | 66 | 1: it has a cgroup |
+//! | 67 | 1: its child has its go, and executes its program; written by the child itself |
 //! | 72 | when it was started, in microseconds since 1970 (8) |
 //! | 80 | pid (4) and start time (8) of its reaper; zeros where it has none |
-//! | 96 | how its leader ended, in its reaper's words ([`Word`]); zeros before |
+//! | 96 | how its leader ended ([`Word`]), written by whoever reaps it just before that; zeros before |
 //! | 144 | how it ended: length (2), CRC-32C (4), the observation (bincode); zeros before |
 //!
 //! Nothing here is synced: it is for a host that is killed, not for a power cut. An ending
@@ -27,7 +28,7 @@ use bincode::Options;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::fork::Word;
+use super::fork::{Ended, Word};
 use super::identity::{HANDLE_BYTES, Identity, Place};
 use crate::atom::Usage;
 use crate::driver::Observation;
@@ -43,13 +44,16 @@ const BYTES: usize = 4096;
 /// Boot id and inode of the pid namespace.
 const PLACE_BYTES: usize = 16 + 8;
 
+/// Where the child says that it executes its program.
+pub(super) const EXECUTING: usize = 67;
+
 /// Where the time of the start is.
 const STARTED_AT: usize = 72;
 
 /// Where the identity of its reaper is.
 const REAPER: usize = 80;
 
-/// Where its reaper writes how the leader ended.
+/// Where whoever reaps the leader writes how it ended.
 pub(super) const RECORD: usize = 96;
 
 /// Where the ending begins.
@@ -61,9 +65,11 @@ const ENDING_HEADER: usize = 2 + 4;
 /// What we did to an atom, kept for a later host: it tells a stop that worked from an ending by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
+    /// Our SIGTERM is about to be sent, or was.
+    AboutToTerm,
     /// Our SIGTERM has reached it.
     Term,
-    /// It was sent our SIGKILL.
+    /// Our SIGKILL is about to be sent, or was.
     Kill,
     /// It has a cgroup.
     Group,
@@ -72,9 +78,17 @@ pub(super) enum Mark {
 impl Mark {
     const fn at(self) -> usize {
         match self {
-            Self::Term => 64,
+            Self::AboutToTerm | Self::Term => 64,
             Self::Kill => 65,
             Self::Group => 66,
+        }
+    }
+
+    /// The least that is there when this is so.
+    const fn value(self) -> u8 {
+        match self {
+            Self::Term => 2,
+            Self::AboutToTerm | Self::Kill | Self::Group => 1,
         }
     }
 }
@@ -84,8 +98,9 @@ impl Mark {
 pub(super) enum Trace {
     /// There is no directory, or no marker that can be read.
     Nothing,
-    /// The program was not executed.
-    Prepared(Place),
+    /// The program was not executed, and will not be, unless the child that waits for it has got its go just now:
+    /// the identity says who that is, if one was released.
+    Prepared(Place, Option<Identity>),
     /// It was about to be executed; and the identity, when it got that far.
     Spawned(Place, Option<Identity>),
 }
@@ -186,7 +201,16 @@ impl<'a> Marker<'a> {
         (pid != 0).then_some(Identity { pid, start_time, place })
     }
 
-    /// How its leader ended, if its reaper has written that down.
+    /// Writes down how its leader ended, which is about to be reaped.
+    pub(super) fn record_end(self, at: Timestamp, status: WaitStatus, usage: Usage) {
+        let ended = Ended::of(at, status, usage);
+        if let Err(error) = self.write(&Word::Ended(ended).encode(), RECORD) {
+            // Only a host that is killed now misses it: `unknown` then.
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot write down how an atom ended");
+        }
+    }
+
+    /// How its leader ended, if whoever reaped it has written that down.
     pub(super) fn reaped(self) -> Option<(Timestamp, WaitStatus, Usage)> {
         let (_, bytes) = self.read()?;
         match Word::decode(bytes.get(RECORD..)?.first_chunk()?)? {
@@ -198,18 +222,18 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// The file, for a reaper to write into.
+    /// The file, for a child and its reaper to write into.
     pub(super) fn open(self) -> io::Result<File> {
-        let open = |path| OpenOptions::new().write(true).open(path);
+        let open = |path| OpenOptions::new().read(true).write(true).open(path);
         match open(self.spawned()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => open(self.prepared()),
             result => result,
         }
     }
 
-    /// Writes down what was just done to it.
+    /// Writes down what is done to it.
     pub(super) fn mark(self, mark: Mark) {
-        if let Err(error) = self.write(&[1], mark.at()) {
+        if let Err(error) = self.write(&[mark.value()], mark.at()) {
             // Only a host that is killed now misses it, and then calls a stop a plain exit.
             tracing::warn!(dir = %self.dir.display(), %error, "cannot write down a signal that was sent");
         }
@@ -223,7 +247,7 @@ impl<'a> Marker<'a> {
 
     /// Whether that was done to it, by this host or an earlier one.
     pub(super) fn has(self, mark: Mark) -> bool {
-        self.read().is_some_and(|(_, bytes)| bytes.get(mark.at()) == Some(&1))
+        self.read().is_some_and(|(_, bytes)| bytes.get(mark.at()) >= Some(&mark.value()))
     }
 
     /// Writes down how it ended. Only the first ending counts.
@@ -260,11 +284,13 @@ impl<'a> Marker<'a> {
         let Some((spawned, bytes)) = self.read() else { return Trace::Nothing };
         let place = bytes.get(..PLACE_BYTES).and_then(|place| options().deserialize(place).ok());
         let Some(place) = place else { return Trace::Nothing };
-        if !spawned {
-            return Trace::Prepared(place);
-        }
         let handle = bytes.get(PLACE_BYTES..PLACE_BYTES + HANDLE_BYTES);
-        Trace::Spawned(place, handle.and_then(Identity::from_handle))
+        let identity = handle.and_then(Identity::from_handle);
+        if spawned || bytes.get(EXECUTING) == Some(&1) {
+            Trace::Spawned(place, identity)
+        } else {
+            Trace::Prepared(place, identity)
+        }
     }
 
     fn write(self, bytes: &[u8], at: usize) -> io::Result<()> {
@@ -311,13 +337,13 @@ mod tests {
         let marker = Marker::of(dir.path());
         assert_eq!(marker.trace(), Trace::Nothing);
         marker.create(HERE).unwrap();
-        assert_eq!(marker.trace(), Trace::Prepared(HERE));
+        assert_eq!(marker.trace(), Trace::Prepared(HERE, None));
         assert!(!marker.has(Mark::Term) && !marker.has(Mark::Kill));
         assert_eq!(marker.ending(), None);
         let identity = Identity { pid: 9, start_time: 8, place: HERE };
         marker.record(identity, Timestamp::from_micros(7)).unwrap();
         assert_eq!(marker.started_at(), Some(Timestamp::from_micros(7)));
-        assert_eq!(marker.trace(), Trace::Prepared(HERE), "it was not executed");
+        assert_eq!(marker.trace(), Trace::Prepared(HERE, Some(identity)), "it was not executed");
         marker.mark_spawned().unwrap();
         assert_eq!(marker.trace(), Trace::Spawned(HERE, Some(identity)));
         assert_eq!((marker.reaper(), marker.reaped()), (None, None));
@@ -331,7 +357,7 @@ mod tests {
         assert_eq!(marker.ending(), Some(ending));
         assert_eq!(marker.trace(), Trace::Spawned(HERE, Some(identity)));
         marker.unmark_spawned();
-        assert_eq!(marker.trace(), Trace::Prepared(HERE));
+        assert_eq!(marker.trace(), Trace::Prepared(HERE, Some(identity)));
     }
 
     #[test]

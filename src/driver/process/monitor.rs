@@ -21,6 +21,7 @@ use super::timers::{Timer, TimerKind, Timers};
 use super::tree::Cgroups;
 use super::watched::{Phase, Watched};
 use crate::atom::AtomId;
+use crate::crash;
 use crate::driver::{Command, Observation, Observer};
 use crate::log::Stream;
 
@@ -208,6 +209,7 @@ impl Monitor {
     /// Tells how an atom ended, and writes it down for a later host before.
     pub(super) fn emit_ending(&self, dir: &AtomDir, ending: Observation) {
         dir.marker().end(&ending);
+        crash::point("keeper/has-written-an-ending");
         self.emit(ending);
     }
 

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::marker::Mark;
+use super::marker::{Mark, Marker};
 use super::monitor::Monitor;
 use super::signal::Leader;
 use super::stop::{Ladder, Step};
 use super::timers::TimerKind;
 use super::watched::Phase;
 use crate::atom::AtomId;
+use crate::crash;
 use crate::driver::Observation;
 use crate::lifecycle::StopCause;
 use crate::time;
@@ -50,11 +51,8 @@ impl Monitor {
         let Some(leader) = leader else { return };
         match step {
             Step::Terminate => {
-                let reached = watched.dir.marker().has(Mark::Term) || leader.terminate();
+                let reached = terminate(leader, watched.dir.marker());
                 tracing::debug!(atom = %watched.atom, reached, ?grace, "asked an atom to end");
-                if reached {
-                    watched.dir.marker().mark(Mark::Term);
-                }
                 if let Some(ladder) = &mut watched.ladder {
                     ladder.term_reached = reached;
                 }
@@ -62,8 +60,7 @@ impl Monitor {
             Step::Wait => {}
             Step::Kill => {
                 tracing::debug!(atom = %watched.atom, "killing an atom");
-                leader.kill();
-                watched.dir.marker().mark(Mark::Kill);
+                kill(leader, watched.dir.marker());
             }
         }
         let kill_at = watched.ladder.filter(|ladder| !ladder.kill_sent).and_then(|l| l.kill_at);
@@ -82,8 +79,7 @@ impl Monitor {
             && watched.ladder.as_mut().is_some_and(|ladder| ladder.is_due(now))
         {
             tracing::debug!(atom = %watched.atom, "the grace is over, killing an atom");
-            leader.kill();
-            watched.dir.marker().mark(Mark::Kill);
+            kill(leader, watched.dir.marker());
         }
     }
 
@@ -105,4 +101,33 @@ impl Monitor {
         }
         self.stop_watched(serial, cause, grace, false);
     }
+}
+
+/// Asks a leader to end, unless that was done before; whether that has reached it alive.
+///
+/// What is about to be done is written down first: if we are killed in between, whoever comes next takes an
+/// ending that follows for one that was asked for, and asks what lives once more.
+fn terminate(leader: &Leader, marker: Marker<'_>) -> bool {
+    if marker.has(Mark::Term) {
+        return true;
+    }
+    if leader.has_ended() {
+        return false;
+    }
+    marker.mark(Mark::AboutToTerm);
+    let reached = leader.terminate();
+    crash::point("keeper/has-sent-term");
+    if reached {
+        marker.mark(Mark::Term);
+    } else {
+        marker.unmark(Mark::AboutToTerm);
+    }
+    reached
+}
+
+/// Kills a leader, which is written down first as well.
+fn kill(leader: &Leader, marker: Marker<'_>) {
+    marker.mark(Mark::Kill);
+    leader.kill();
+    crash::point("keeper/has-sent-kill");
 }

@@ -37,6 +37,15 @@ const PIDFD_GET_INFO: libc::Ioctl =
 ///
 /// `ECHILD` when it is not, or is no longer, a child to be waited for.
 pub(super) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<(WaitStatus, Usage)>> {
+    wait(pidfd, 0)
+}
+
+/// As [`reap`], and it stays to be reaped.
+pub(super) fn peek(pidfd: BorrowedFd<'_>) -> io::Result<Option<(WaitStatus, Usage)>> {
+    wait(pidfd, libc::WNOWAIT)
+}
+
+fn wait(pidfd: BorrowedFd<'_>, options: libc::c_int) -> io::Result<Option<(WaitStatus, Usage)>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // The raw call, because libc's wrapper leaves out the resource usage.
@@ -48,7 +57,7 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<(WaitStatus, Usag
             libc::P_PIDFD,
             pidfd.as_raw_fd(),
             info.as_mut_ptr(),
-            libc::WEXITED | libc::WNOHANG,
+            libc::WEXITED | libc::WNOHANG | options,
             usage.as_mut_ptr(),
         )
     };

@@ -7,9 +7,11 @@ use std::os::fd::RawFd;
 use super::plan::Plan;
 use super::report::{Report, Step};
 use super::sys::{self, Errno, Pointers};
+use super::wait;
 
-/// Where the socket is once everything else is closed.
+/// Where the socket and the marker file are once everything else is closed.
 const CHANNEL: RawFd = 3;
+const MARKER: RawFd = 4;
 
 /// The status of a child that did not execute its program. Nobody should see it.
 const NOT_EXECUTED: i32 = 127;
@@ -25,6 +27,10 @@ pub(super) struct Setup<'a> {
     pub(super) channel: RawFd,
     /// The files that it writes itself into.
     pub(super) joins: &'a [CString],
+    /// The atom's marker file; above 2.
+    pub(super) marker: RawFd,
+    /// The byte of it that says that the program is being executed.
+    pub(super) executing_at: usize,
     /// The highest descriptor, if that has to be known.
     pub(super) highest: RawFd,
 }
@@ -32,6 +38,8 @@ pub(super) struct Setup<'a> {
 /// Sets itself up, waits for its go, and executes the program.
 pub(super) fn run(setup: &Setup<'_>) -> Infallible {
     let mut channel = setup.channel;
+    // Before anything is limited: a page of memory can be written to whatever the limits are.
+    let sign = Sign::new(setup.marker, setup.executing_at);
     let report = match prepare(setup, &mut channel) {
         Ok(()) => {
             let ready = Report { step: Step::Ready, index: 0, errno: 0 };
@@ -39,7 +47,10 @@ pub(super) fn run(setup: &Setup<'_>) -> Infallible {
             if sys::send(channel, &ready.encode()).is_err() || !sys::receive_byte(channel) {
                 sys::exit(NOT_EXECUTED);
             }
+            // From here on it may have run, for whoever finds it when both its keeper and its host are gone.
+            sign.put(1);
             let errno = sys::execute(&setup.plan.program, &setup.argv, &setup.envp);
+            sign.put(0);
             Report { step: Step::Exec, index: 0, errno }
         }
         Err(report) => report,
@@ -73,11 +84,14 @@ fn prepare(setup: &Setup<'_>, channel: &mut RawFd) -> Result<(), Report> {
     for (place, stream) in (0..).zip(setup.streams) {
         sys::dup2(stream, place).map_err(at(Step::Streams))?;
     }
+    // Each may stand where the other one is to be.
+    let marker = wait::duplicate_above(setup.marker, MARKER + 1).map_err(at(Step::Channel))?;
     if *channel != CHANNEL {
         sys::dup3(*channel, CHANNEL).map_err(at(Step::Channel))?;
         *channel = CHANNEL;
     }
-    sys::close_from(CHANNEL + 1, setup.highest);
+    sys::dup3(marker, MARKER).map_err(at(Step::Channel))?;
+    sys::close_from(MARKER + 1, setup.highest.max(marker));
     if let Some((soft, hard)) = plan.nofile {
         // It was ours before: a refusal leaves it with more than it had, which harms nobody.
         let _ = sys::set_rlimits(libc::RLIMIT_NOFILE as i32, soft, hard);
@@ -110,4 +124,25 @@ fn prepare(setup: &Setup<'_>, channel: &mut RawFd) -> Result<(), Report> {
         }
     }
     Ok(())
+}
+
+/// The byte of the marker file that says that the program is being executed.
+struct Sign {
+    /// Where the page is mapped; null where it could not be.
+    page: *mut u8,
+    at: usize,
+}
+
+impl Sign {
+    fn new(marker: RawFd, at: usize) -> Self {
+        Self { page: wait::map_page(marker), at }
+    }
+
+    fn put(&self, value: u8) {
+        if self.page.is_null() {
+            wait::write_at(MARKER, &[value], self.at as i64);
+        } else {
+            wait::put(self.page, self.at, value);
+        }
+    }
 }

@@ -31,4 +31,4 @@ pub(super) use plan::{Plan, Surroundings};
 pub(super) use reaping::{Heard, Reaping, fork_under_reaper};
 pub(super) use wait::lists_children;
 pub(super) use waiting::{Waiting, fork};
-pub(super) use word::Word;
+pub(super) use word::{Ended, Word};

@@ -28,18 +28,17 @@ pub(in crate::driver::process) fn fork_under_reaper(
     plan: &Plan,
     streams: Streams,
     marker: OwnedFd,
-    record_at: u64,
+    executing_at: usize,
+    record_at: usize,
     kill: bool,
 ) -> Result<(Waiting, Reaping), Failure> {
-    let prepared = Prepared::new(plan, streams, &[])?;
-    let no = |error: io::Error| no_fork(error);
-    let (ours, theirs) = pair().map_err(no)?;
-    let marker = sys::above_stdio(marker).map_err(no)?;
+    let prepared = Prepared::new(plan, streams, &[], marker, executing_at)?;
+    let (ours, theirs) = pair().map_err(no_fork)?;
     let setup = prepared.setup(plan);
     let duty = Duty {
         setup: &setup,
         channel: theirs.as_raw_fd(),
-        marker: marker.as_raw_fd(),
+        marker: prepared.marker.as_raw_fd(),
         record_at: record_at as i64,
         kill,
     };

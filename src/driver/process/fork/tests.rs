@@ -40,6 +40,13 @@ pub(super) fn null() -> OwnedFd {
     File::options().read(true).write(true).open("/dev/null").unwrap().into()
 }
 
+/// A file as large as a marker.
+pub(super) fn marker() -> OwnedFd {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(4096).unwrap();
+    file.into()
+}
+
 /// Streams of which the second and third can be read.
 pub(super) fn captured() -> (Streams, File) {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
@@ -91,7 +98,7 @@ struct Ran {
 
 fn run_plan(plan: &Plan, join: &[&Path]) -> Ran {
     let (streams, mut read) = captured();
-    let mut waiting = fork(plan, streams, join).unwrap();
+    let mut waiting = fork(plan, streams, join, marker(), 67).unwrap();
     // It may already have failed, and gone.
     let _ = waiting.go();
     let report = report(&mut waiting);
@@ -327,7 +334,7 @@ fn without_a_go_nothing_is_executed() {
     let dir = tempfile::tempdir().unwrap();
     let mark = dir.path().join("mark");
     let plan = plan(&AtomSpec::command("touch").arg(&mark)).unwrap();
-    let begin = || fork(&plan, captured().0, &[]).unwrap();
+    let begin = || fork(&plan, captured().0, &[], marker(), 67).unwrap();
     // Dropped, which is what the death of the keeper looks like, before it is ready or after.
     for ready in [false, true] {
         let waiting = begin();
@@ -399,7 +406,7 @@ fn two_hundred_forks_leave_no_descriptor_and_no_zombie() {
     assert_eq!(possessions(), before);
     // While it waits, an atom costs two descriptors, its pidfd and its socket.
     let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
-    let waiting = fork(&executed, streams, &[]).unwrap();
+    let waiting = fork(&executed, streams, &[], marker(), 67).unwrap();
     assert_eq!(possessions(), (before.0 + 2, before.1 + 1));
     status(&let_go(waiting));
     assert_eq!(possessions(), before);

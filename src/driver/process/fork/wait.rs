@@ -215,6 +215,33 @@ pub(super) fn name_of(pid: u32, name: &mut [u8; COMM]) {
     }
 }
 
+/// How much of a file is mapped: what a marker file has.
+const PAGE: usize = 4096;
+
+/// Maps the first page of a file, shared with it; null where that cannot be, as on some network file systems.
+pub(super) fn map_page(fd: RawFd) -> *mut u8 {
+    // SAFETY: a new mapping, of nothing that is there.
+    let page = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            PAGE,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd,
+            0,
+        )
+    };
+    if page == libc::MAP_FAILED { ptr::null_mut() } else { page.cast() }
+}
+
+/// Writes a byte of a page that [`map_page`] has mapped.
+pub(super) fn put(page: *mut u8, at: usize, value: u8) {
+    if at < PAGE {
+        // SAFETY: the page is mapped for writing to the end of this process or its execution, and `at` lies in it.
+        unsafe { page.add(at).write_volatile(value) };
+    }
+}
+
 /// Writes bytes into a file at a place.
 pub(super) fn write_at(fd: RawFd, bytes: &[u8], at: i64) {
     // What cannot be written is told by the kernel to whoever holds the leader's pidfd.

@@ -92,7 +92,8 @@ impl Waiting {
 }
 
 /// Forks a child for `plan`. It writes itself into the files `join` (each a `cgroup.procs`), in
-/// order, before it gives up any right.
+/// order, before it gives up any right. `marker` is the atom's marker file, open for reading and writing: in its
+/// byte `executing_at` the child says that it has its go and executes the program.
 ///
 /// # Errors
 ///
@@ -101,8 +102,10 @@ pub(in crate::driver::process) fn fork(
     plan: &Plan,
     streams: Streams,
     join: &[&Path],
+    marker: OwnedFd,
+    executing_at: usize,
 ) -> Result<Waiting, Failure> {
-    let prepared = Prepared::new(plan, streams, join)?;
+    let prepared = Prepared::new(plan, streams, join, marker, executing_at)?;
     let setup = prepared.setup(plan);
     // SAFETY: `run` makes system calls, on what was prepared above, and nothing else.
     let (pid, pidfd) = unsafe { sys::fork(|| run(&setup)) }.map_err(no_fork)?;
@@ -116,11 +119,19 @@ pub(super) struct Prepared {
     theirs: OwnedFd,
     joins: Vec<CString>,
     joined: Vec<String>,
+    pub(super) marker: OwnedFd,
+    executing_at: usize,
     pub(super) highest: i32,
 }
 
 impl Prepared {
-    pub(super) fn new(plan: &Plan, streams: Streams, join: &[&Path]) -> Result<Self, Failure> {
+    pub(super) fn new(
+        plan: &Plan,
+        streams: Streams,
+        join: &[&Path],
+        marker: OwnedFd,
+        executing_at: usize,
+    ) -> Result<Self, Failure> {
         let no = |error: io::Error| {
             Failure::new(
                 Reason::ExecFailed,
@@ -140,6 +151,8 @@ impl Prepared {
             theirs,
             joins: joins.collect::<Result<_, _>>().map_err(|error| no(error.into()))?,
             joined: join.iter().map(|path| path.display().to_string()).collect(),
+            marker: sys::above_stdio(marker).map_err(no)?,
+            executing_at,
             highest: if sys::needs_highest() { sys::highest_fd() } else { 0 },
         })
     }
@@ -152,6 +165,8 @@ impl Prepared {
             streams: [0, 1, 2].map(|index: usize| self.streams[index].as_raw_fd()),
             channel: self.theirs.as_raw_fd(),
             joins: &self.joins,
+            marker: self.marker.as_raw_fd(),
+            executing_at: self.executing_at,
             highest: self.highest,
         }
     }

@@ -59,6 +59,24 @@ pub(in crate::driver::process) struct Ended {
 }
 
 impl Ended {
+    /// As a parent that was told this would say it.
+    pub(in crate::driver::process) fn of(at: Timestamp, status: WaitStatus, usage: Usage) -> Self {
+        let (code, status) = match status {
+            WaitStatus::Exited { code } => (libc::CLD_EXITED, code),
+            WaitStatus::Signaled { signal, core_dumped: false } => (libc::CLD_KILLED, signal),
+            WaitStatus::Signaled { signal, core_dumped: true } => (libc::CLD_DUMPED, signal),
+        };
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            code: code as u8,
+            status,
+            at: at.as_micros(),
+            user: micros(usage.user),
+            system: micros(usage.system),
+            max_rss: usage.max_rss.unwrap_or_default() / 1024,
+        }
+    }
+
     /// In the lifecycle's words: when, and how.
     pub(in crate::driver::process) fn told(self) -> (Timestamp, WaitStatus, Usage) {
         let status = match i32::from(self.code) {

@@ -15,6 +15,7 @@ use super::conversation::{Conversation, Heard, Live, Reply, surroundings};
 use super::launch::Launcher;
 use super::wire::{self, Answer, Extent, Request, Trouble};
 use crate::atom::{AtomId, AtomSpec};
+use crate::crash;
 use crate::driver::process::driver::spawn_thread;
 use crate::driver::process::log::{Author, LogShared};
 use crate::driver::{Command, DriverError, Observation, Observer, Order};
@@ -91,6 +92,7 @@ impl Client {
         state.connecting = false;
         self.shared.answered.notify_all();
         let stream = stream?;
+        crash::point("host/has-connected");
         if state.closed {
             return Err(DriverError::Closed);
         }

@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimit};
 
 use super::link::Link;
+use crate::crash;
 use crate::driver::process::context::Context;
 use crate::driver::process::identity::Place;
 use crate::driver::process::mailbox::Mailbox;
@@ -60,11 +61,14 @@ pub(crate) fn serve_if_asked() {
 fn serve(home: OsString, atoms: OsString) -> io::Result<()> {
     let (home, atoms) = (PathBuf::from(home), PathBuf::from(atoms));
     sys::detach()?;
+    crash::point("keeper/is-alone");
     // Held to the end.
     let _lock = lock(&home)?;
+    crash::point("keeper/has-the-lock");
     let host: OwnedFd = rustix::io::dup(rustix::stdio::stdin())?;
     rustix::io::fcntl_setfd(&host, rustix::io::FdFlags::CLOEXEC)?;
     let listener = bind(&home)?;
+    crash::point("keeper/listens");
     forget_surroundings(&home)?;
     set_child_subreaper(Some(rustix::process::getpid()))?;
     let before = raise_descriptors();

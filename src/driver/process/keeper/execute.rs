@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::pidfd_send_signal;
 
 use crate::atom::{AtomId, Leftovers};
+use crate::crash;
 use crate::driver::process::clearing::{Remains, Then, discard};
 use crate::driver::process::dir::{AtomDir, Child, Prepared};
 use crate::driver::process::fork::{
@@ -21,7 +22,7 @@ use crate::driver::process::fork::{
 };
 use crate::driver::process::identity::{Identity, Place, ProcStat};
 use crate::driver::process::log::Pump;
-use crate::driver::process::marker::{Mark, RECORD};
+use crate::driver::process::marker::{EXECUTING, Mark, RECORD};
 use crate::driver::process::monitor::Monitor;
 use crate::driver::process::reaper::Reaper;
 use crate::driver::process::signal::Leader;
@@ -105,7 +106,8 @@ impl Monitor {
             group => {
                 let files = group.as_ref().map(Group::join_files).unwrap_or_default();
                 let join: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
-                fork(&plan, streams, &join).and_then(|waiting| {
+                marker_file(dir).and_then(|marker| {
+                    let waiting = fork(&plan, streams, &join, marker, EXECUTING)?;
                     let identity = identify(waiting.pid, place)?;
                     Ok((waiting, identity, None))
                 })
@@ -210,6 +212,7 @@ impl Monitor {
         let deadline = deadline.and_then(|after| watched.began.checked_add(after));
         let asked = watched.ladder.take();
         tracing::debug!(%atom, pid = identity.pid, "started an atom");
+        crash::point("keeper/knows-the-execution");
         let (at, pid, handle) = (time::now(), Some(identity.pid), identity.to_handle());
         self.emit(Observation::Started { atom, at, pid, handle });
         self.arm_deadline(serial, deadline);
@@ -227,7 +230,6 @@ impl Monitor {
             // It ends by itself, unless somebody holds it up. It is reaped as any child.
             let _ = pidfd_send_signal(&starting.waiting.pidfd, rustix::process::Signal::KILL);
         }
-        dir.marker().unmark_spawned();
         if let Some(pump) = pump {
             self.give_up(atom, &dir, pump);
         }
@@ -360,14 +362,22 @@ fn fork_reaped(
     let no = |what: &str, error: io::Error| {
         Failure::new(Reason::ExecFailed, format!("cannot {what}: {error}"))
     };
-    let file = marker.open().map_err(|error| no("open its marker file", error))?;
+    let file = marker_file(dir)?;
     let kill = order.spec.get_leftovers() == Leftovers::Kill;
-    let (waiting, reaping) = fork_under_reaper(plan, streams, file.into(), RECORD as u64, kill)?;
+    let (waiting, reaping) = fork_under_reaper(plan, streams, file, EXECUTING, RECORD, kill)?;
     let identity = identify(waiting.pid, place)?;
     let reaper = identify(reaping.pid, place)?;
     marker.record_reaper(reaper).map_err(|error| no("write down who reaps it", error))?;
     reaping.go_on();
     Ok((waiting, identity, Some(Reaper::forked(reaping))))
+}
+
+/// What a child, and its reaper, write into.
+fn marker_file(dir: &AtomDir) -> Result<OwnedFd, Failure> {
+    let file = dir.marker().open().map_err(|error| {
+        Failure::new(Reason::ExecFailed, format!("cannot open its marker file: {error}"))
+    })?;
+    Ok(file.into())
 }
 
 /// The identity of a child that was not reaped.
@@ -390,14 +400,14 @@ pub(in crate::driver::process) fn dissolve(group: Group, dir: &AtomDir) {
 
 /// Writes down which process it is, and lets it go on.
 fn release(waiting: &mut Waiting, identity: Identity, dir: &AtomDir) -> Result<(), Failure> {
-    let no = |what: &str, error: io::Error| {
-        Failure::new(Reason::ExecFailed, format!("cannot {what}: {error}"))
-    };
-    dir.marker().record(identity, time::now()).map_err(|e| no("write down its pid", e))?;
-    dir.marker().mark_spawned().map_err(|error| no("write down that it starts", error))?;
+    dir.marker().record(identity, time::now()).map_err(|error| {
+        Failure::new(Reason::ExecFailed, format!("cannot write down its pid: {error}"))
+    })?;
+    crash::point("keeper/has-written-the-pid");
     if waiting.go().is_err() {
         // It has ended before; its report says why.
         tracing::debug!(pid = waiting.pid, "a child ended while it was set up");
     }
+    crash::point("keeper/has-given-the-go");
     Ok(())
 }

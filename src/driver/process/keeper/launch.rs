@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::daemon::{KEEPER, NAME, SOCKET, short_path};
 use super::wire::{Hello, Purpose};
+use crate::crash;
 use crate::driver::DriverError;
 
 /// Between two tries, while one keeper leaves and another one comes.
@@ -173,6 +174,7 @@ impl Launcher {
             })?;
         // It goes on in a child of its own and ends at once. ECHILD: the host ignores SIGCHLD, or has reaped it.
         let _ = child.wait();
+        crash::point("host/keeper-is-spawned");
         Ok(ours)
     }
 }

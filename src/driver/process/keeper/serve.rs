@@ -9,6 +9,7 @@ use super::execute::Reserve;
 use super::link::{Line, Link};
 use super::wire::{Hello, Preparation, Request};
 use crate::atom::AtomId;
+use crate::crash;
 use crate::driver::process::dir::trouble;
 use crate::driver::process::mailbox::Message;
 use crate::driver::process::marker::Trace;
@@ -127,7 +128,7 @@ impl Monitor {
         let mut result = self.context.prepare(atom, &order.spec);
         if let Err(DriverError::Io { source, .. }) = &result
             && source.kind() == ErrorKind::AlreadyExists
-            && matches!(dir.marker().trace(), Trace::Prepared(_))
+            && matches!(dir.marker().trace(), Trace::Prepared(..))
         {
             // By a keeper that died; it never ran.
             dir.remove();
@@ -144,6 +145,7 @@ impl Monitor {
             Ok(reserve) => (Some(reserve), Ok(())),
             Err(error) => (None, Err(error)),
         };
+        crash::point("keeper/has-set-aside");
         link.answer_prepare(id, result, dir.path());
         if let Some(reserve) = reserve {
             link.prepared(order.clone());
@@ -151,7 +153,9 @@ impl Monitor {
             // A host that has gone shows at the end of the turn.
             let _ = self.flush_link();
             drop(reserve);
+            crash::point("keeper/has-answered");
             self.fork_prepared(&order, &around, cgroups);
+            crash::point("keeper/has-forked");
         }
     }
 

@@ -52,8 +52,9 @@ impl Hello {
     pub(super) const BYTES: usize = 16;
 
     /// What this version says.
-    pub(super) const fn new(purpose: Purpose) -> Self {
-        Self { purpose, oldest: PROTOCOL, newest: PROTOCOL }
+    pub(super) fn new(purpose: Purpose) -> Self {
+        let (oldest, newest) = spoken();
+        Self { purpose, oldest, newest }
     }
 
     pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
@@ -89,6 +90,20 @@ impl Hello {
         let newest = self.newest.min(other.newest);
         (newest >= self.oldest.max(other.oldest)).then_some(newest)
     }
+}
+
+/// The oldest and the newest protocol that this version speaks.
+#[cfg(not(feature = "test-util"))]
+const fn spoken() -> (u16, u16) {
+    (PROTOCOL, PROTOCOL)
+}
+
+/// The same; a test may have this process be of another version: `CAESIUM_TEST_PROTOCOL`, a number.
+#[cfg(feature = "test-util")]
+fn spoken() -> (u16, u16) {
+    let other = std::env::var("CAESIUM_TEST_PROTOCOL").ok().and_then(|text| text.parse().ok());
+    let protocol = other.unwrap_or(PROTOCOL);
+    (protocol, protocol)
 }
 
 /// What a host asks for.
