@@ -20,6 +20,10 @@ long:
 torture:
     scripts/torture
 
+# Hosts and keepers that are killed at every named point and at random, in long forms: one table.
+torture-host:
+    scripts/torture-host
+
 # Writes the generated parts of docs/lifecycle.md anew.
 bless:
     CAESIUM_BLESS=1 cargo test --test lifecycle_docs

@@ -64,7 +64,8 @@ pub(crate) fn point(name: &'static str) {
     let told = std::env::var_os("CAESIUM_CRASH_TOLD").and_then(|fifo| {
         use std::io::Write;
         let mut fifo = std::fs::OpenOptions::new().write(true).open(fifo).ok()?;
-        writeln!(fifo, "{}", std::process::id()).ok()
+        // In one piece, for whoever reads it.
+        fifo.write_all(format!("{}\n", std::process::id()).as_bytes()).ok()
     });
     #[cfg(target_os = "linux")]
     if told.is_some() {

@@ -18,12 +18,25 @@ pub(super) fn check(place: &Place, said: &[Said], unseen: bool, tally: &mut Tall
     let events: Vec<Record> = engine.events(1).unwrap().map(Result::unwrap).collect();
     acknowledged(&engine, &events, said, tally);
     engine.verify().unwrap();
-    for atom in engine.list(&ListRequest::all()).unwrap() {
-        engine.delete(&DeleteRequest::from(atom.id()).force()).unwrap();
+    // A planned retry may come in between.
+    loop {
+        let atoms = engine.list(&ListRequest::all()).unwrap();
+        for atom in &atoms {
+            engine.delete(&DeleteRequest::from(atom.id()).force()).unwrap();
+        }
+        if atoms.is_empty() {
+            break;
+        }
     }
     // Nothing of what was deleted runs, at that very moment, and nothing else either.
     for (atom, pid) in atoms_alive(&place.witness()) {
-        tally.orphaned.push(format!("{pid} of {atom}"));
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+        let of_it: Vec<_> = events.iter().filter(|event| event.atom.to_string() == atom).collect();
+        tally.orphaned.push(format!(
+            "{pid} of {atom}: {:?} {:?}; {of_it:#?}",
+            read("stat"),
+            read("cgroup")
+        ));
         super::processes::signal(pid, rustix::process::Signal::KILL);
     }
     let events: Vec<Record> = engine.events(1).unwrap().map(Result::unwrap).collect();

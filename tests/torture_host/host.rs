@@ -12,8 +12,9 @@ use caesium::{
     AtomId, AtomSpec, DeleteRequest, Engine, Error, GetRequest, OnClose, ProcessEngine,
     RetryPolicy, StopRequest, WaitRequest,
 };
+use rustix::process::Signal;
 
-use super::processes::{PATIENCE, until};
+use super::processes::{PATIENCE, atoms_alive, keepers, signal, until};
 
 const ROLE: &str = "CAESIUM_TEST_HOST_ROLE";
 const DIR: &str = "CAESIUM_TEST_HOST_DIR";
@@ -25,6 +26,16 @@ pub(super) struct Place {
     dir: tempfile::TempDir,
     /// Whether atoms are in cgroups, or have reapers.
     cgroups: bool,
+}
+
+/// A test that fails leaves nothing behind either.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let atoms = atoms_alive(&self.witness()).into_iter().map(|(_, pid)| pid);
+        for pid in keepers(&self.atoms()).into_iter().chain(atoms) {
+            signal(pid, Signal::KILL);
+        }
+    }
 }
 
 impl Place {

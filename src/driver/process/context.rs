@@ -39,8 +39,22 @@ impl Context {
 
     /// Sets aside what an atom needs.
     pub(super) fn prepare(&self, atom: AtomId, spec: &AtomSpec) -> Result<(), DriverError> {
+        self.prepare_with(atom, spec, AtomDir::prepare)
+    }
+
+    /// The same, in the place of what a keeper that died had set aside for it.
+    pub(super) fn prepare_anew(&self, atom: AtomId, spec: &AtomSpec) -> Result<(), DriverError> {
+        self.prepare_with(atom, spec, AtomDir::prepare_anew)
+    }
+
+    fn prepare_with(
+        &self,
+        atom: AtomId,
+        spec: &AtomSpec,
+        prepare: impl FnOnce(&AtomDir, Place, u64, Arc<LogShared>) -> Result<Prepared, DriverError>,
+    ) -> Result<(), DriverError> {
         let log = self.begin_log(atom);
-        match self.dir(atom).prepare(self.place, spec.get_log_max(), log) {
+        match prepare(&self.dir(atom), self.place, spec.get_log_max(), log) {
             Ok(prepared) => {
                 self.prepared.lock().insert(atom, prepared);
                 Ok(())

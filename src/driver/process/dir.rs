@@ -17,8 +17,8 @@ use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
 
 use super::identity::Place;
 use super::keeper::Forked;
-use super::log::{LogShared, LogWriter};
-use super::marker::Marker;
+use super::log::{LogShared, LogWriter, remove_segments};
+use super::marker::{Marker, Trace};
 use super::spawn::{Failure, Streams};
 use crate::atom::AtomId;
 use crate::driver::DriverError;
@@ -80,6 +80,26 @@ impl AtomDir {
     ) -> Result<Prepared, DriverError> {
         DirBuilder::new().mode(0o700).create(&self.path).map_err(|e| trouble(&self.path, e))?;
         self.fill(place, log_max, shared).inspect_err(|_| self.discard())
+    }
+
+    /// The same, where a keeper that died had prepared it and had not started it. Whoever looks in the midst of this still
+    /// finds that it was never started.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` when it was started.
+    pub(super) fn prepare_anew(
+        &self,
+        place: Place,
+        log_max: u64,
+        shared: Arc<LogShared>,
+    ) -> Result<Prepared, DriverError> {
+        if !matches!(self.marker().trace(), Trace::Prepared(..)) {
+            return Err(trouble(&self.path, io::ErrorKind::AlreadyExists.into()));
+        }
+        self.remove_fifos();
+        remove_segments(&self.path).map_err(|error| trouble(&self.path, error))?;
+        self.fill(place, log_max, shared)
     }
 
     /// Takes back what `fill` made, without a descriptor: what it failed for may be the want of one.

@@ -97,6 +97,8 @@ pub(super) struct ProcStat {
     pub(super) parent: u32,
     /// Its process group.
     pub(super) group: u32,
+    /// Its session.
+    pub(super) session: u32,
     /// When it was started, in clock ticks after the boot.
     pub(super) start_time: u64,
     /// Its wait status once it is a zombie; 0 for those who may not know.
@@ -134,6 +136,7 @@ impl ProcStat {
             state: *field(3)?.as_bytes().first()?,
             parent: field(4)?.parse().ok()?,
             group: field(5)?.parse().ok()?,
+            session: field(6)?.parse().ok()?,
             start_time: field(22)?.parse().ok()?,
             exit_code: field(52)?.parse().ok()?,
         })

@@ -38,6 +38,9 @@ use crate::time::Timestamp;
 const PREPARED: &str = "prepared";
 const SPAWNED: &str = "spawned";
 
+/// What it is called while it is made.
+const NEW: &str = "new";
+
 /// The size of the file: one block of every usual file system.
 const BYTES: usize = 4096;
 
@@ -125,16 +128,17 @@ impl<'a> Marker<'a> {
         self.dir.join(SPAWNED)
     }
 
-    /// Makes the file.
+    /// Makes the file, in the place of one that is called `prepared` if there is one.
     ///
     /// # Errors
     ///
     /// With the path, when there is no room for it.
     pub(super) fn create(self, place: Place) -> Result<(), (PathBuf, io::Error)> {
-        let path = self.prepared();
+        let path = self.dir.join(NEW);
         let create = || -> io::Result<()> {
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            let mut options = OpenOptions::new();
+            let options = options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&path)?;
             match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64) {
                 Ok(()) => {}
                 // What cannot be set aside is filled: that takes the room as well.
@@ -146,15 +150,17 @@ impl<'a> Marker<'a> {
             let mut text = Vec::with_capacity(PLACE_BYTES);
             text.extend_from_slice(&place.boot);
             text.extend_from_slice(&place.pid_ns.to_le_bytes());
-            file.write_all(&text)
+            file.write_all(&text)?;
+            fs::rename(&path, self.prepared())
         };
         create().map_err(|error| (path.clone(), error))
     }
 
     /// Removes it, without a descriptor.
     pub(super) fn remove(self) {
-        let _ = fs::remove_file(self.prepared());
-        let _ = fs::remove_file(self.spawned());
+        for name in [NEW, PREPARED, SPAWNED] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
     }
 
     /// Says that the program is about to be executed. A rename: it needs no room on the disk.

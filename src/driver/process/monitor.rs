@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::clearing::Clearing;
 use super::context::Context;
 use super::dir::AtomDir;
-use super::keeper::Link;
+use super::keeper::{Guards, Link};
 use super::log::{HEADER, MAX_PAYLOAD, Turn};
 use super::mailbox::Message;
 use super::sys::ChildSignal;
@@ -53,6 +53,8 @@ pub(super) struct Monitor {
     pub(super) soft_nofile: Option<(u64, u64)>,
     /// In the keeper: whether what no cgroup contains can have a reaper, once that was asked.
     pub(super) can_reap: Option<bool>,
+    /// In the keeper: who has the endings that came between two keepers.
+    pub(super) guards: Option<Guards>,
     /// In the keeper: says that a child has ended.
     pub(super) children: Option<ChildSignal>,
     atoms: HashMap<u64, Watched>,
@@ -161,6 +163,7 @@ impl Monitor {
             epoll,
             cgroups: None,
             can_reap: None,
+            guards: None,
             soft_nofile: None,
             children: None,
             atoms: HashMap::new(),
@@ -266,6 +269,10 @@ impl Monitor {
                     self.remove(atom, handle.as_deref());
                 }
                 Message::Command(Command::Sync { token }) => {
+                    // A host has asked for all that it knows of.
+                    if let Some(guards) = &mut self.guards {
+                        guards.release();
+                    }
                     self.emit(Observation::Synced { token });
                 }
                 Message::Resume(atom) => self.resume(atom),

@@ -250,14 +250,24 @@ pub(super) fn reap_child(pid: u32) {
 ///
 /// When processes have run out.
 pub(super) fn detach() -> io::Result<()> {
+    if fork_alone()?.is_some() {
+        // SAFETY: ends the process without running what the child is going to run, or anything else.
+        unsafe { libc::_exit(0) }
+    }
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Forks a process that has one thread; the child's pid, `None` in the child.
+///
+/// # Errors
+///
+/// When processes have run out.
+pub(super) fn fork_alone() -> io::Result<Option<u32>> {
     // SAFETY: this process has one thread, as the caller says.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => {
-            rustix::process::setsid()?;
-            Ok(())
-        }
-        // SAFETY: ends the process without running what the child is going to run, or anything else.
-        _ => unsafe { libc::_exit(0) },
+        0 => Ok(None),
+        pid => Ok(Some(pid.cast_unsigned())),
     }
 }

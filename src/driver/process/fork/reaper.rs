@@ -121,7 +121,7 @@ impl Work {
                         pause = (2 * pause).min(PAUSES.1);
                     }
                 }
-                Child::Lives => self.ending |= wait::signal(None) == wait::Signal::End,
+                Child::Lives => self.ending |= wait::signal(None) == wait::Woken::ByTerm,
                 Child::None => break,
             }
         }

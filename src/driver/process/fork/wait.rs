@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::time::Duration;
 
 use super::sys::{self, Errno};
 use super::word::{COMM, Ended};
@@ -24,13 +25,13 @@ pub(super) enum Child {
     None,
 }
 
-/// What a reaper was woken by.
+/// What somebody was woken by who waits for children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
+pub(in crate::driver::process) enum Woken {
     /// A child has ended, or the time is over.
-    Child,
-    /// SIGTERM: everything is to be ended.
-    End,
+    ByChild,
+    /// SIGTERM.
+    ByTerm,
 }
 
 /// Whatever descends from this process becomes its child when its parent ends.
@@ -129,7 +130,7 @@ pub(super) fn kill(pid: u32) {
 }
 
 /// Waits until a child has ended, or somebody wants an end; at most so many milliseconds.
-pub(super) fn signal(millis: Option<u64>) -> Signal {
+pub(super) fn signal(millis: Option<u64>) -> Woken {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the first call makes the set a valid one, the others take a valid set.
     let set = unsafe {
@@ -145,13 +146,37 @@ pub(super) fn signal(millis: Option<u64>) -> Signal {
     let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the set is valid for a read, and so is the time, or null.
     match unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), time) } {
-        libc::SIGTERM => Signal::End,
-        _ => Signal::Child,
+        libc::SIGTERM => Woken::ByTerm,
+        _ => Woken::ByChild,
     }
 }
 
+/// Waits until a child has ended, at most so long; for ever without a time. SIGCHLD has to be blocked.
+pub(in crate::driver::process) fn wait_for_child(time: Option<Duration>) -> Woken {
+    let millis =
+        time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_add(1));
+    signal(millis)
+}
+
+/// No signal that can be blocked is delivered to this process from here on.
+pub(in crate::driver::process) fn block_signals() {
+    default_child_signal();
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is initialised before it is read; a null pointer says that the old one is not wanted.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Closes all descriptors from `first` on.
+pub(in crate::driver::process) fn close_from(first: RawFd) {
+    let highest = if sys::needs_highest() { sys::highest_fd() } else { 0 };
+    sys::close_from(first, highest);
+}
+
 /// Calls this for every child that is listed. One that ends meanwhile may hide another one.
-pub(super) fn each_child(mut call: impl FnMut(u32)) {
+pub(in crate::driver::process) fn each_child(mut call: impl FnMut(u32)) {
     let path = c"/proc/thread-self/children";
     // SAFETY: the path ends with NUL.
     let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimit};
 
+use super::guard::{self, Guards};
 use super::link::Link;
 use crate::crash;
 use crate::driver::process::context::Context;
@@ -61,6 +62,7 @@ pub(crate) fn serve_if_asked() {
 fn serve(home: OsString, atoms: OsString) -> io::Result<()> {
     let (home, atoms) = (PathBuf::from(home), PathBuf::from(atoms));
     sys::detach()?;
+    guard::leave_behind()?;
     crash::point("keeper/is-alone");
     // Held to the end.
     let _lock = lock(&home)?;
@@ -76,6 +78,7 @@ fn serve(home: OsString, atoms: OsString) -> io::Result<()> {
     let context = Context::new(atoms, false, place, Arc::new(Mailbox::new()?));
     let mut monitor = Monitor::keeper(Arc::new(context), Link::new(listener))?;
     monitor.soft_nofile = before;
+    monitor.guards = Some(Guards::succeed(&home, place));
     monitor.connect(UnixStream::from(host), None);
     monitor.run();
     // Before the lock goes: whoever is next makes its own.

@@ -12,7 +12,6 @@ use crate::atom::AtomId;
 use crate::crash;
 use crate::driver::process::dir::trouble;
 use crate::driver::process::mailbox::Message;
-use crate::driver::process::marker::Trace;
 use crate::driver::process::monitor::{CONNECTION, Monitor};
 use crate::driver::process::sys::{self, ChildSignal};
 use crate::driver::{Command, DriverError, Observation, Order, Remembered};
@@ -128,11 +127,9 @@ impl Monitor {
         let mut result = self.context.prepare(atom, &order.spec);
         if let Err(DriverError::Io { source, .. }) = &result
             && source.kind() == ErrorKind::AlreadyExists
-            && matches!(dir.marker().trace(), Trace::Prepared(..))
         {
-            // By a keeper that died; it never ran.
-            dir.remove();
-            result = self.context.prepare(atom, &order.spec);
+            // By a keeper that died.
+            result = self.context.prepare_anew(atom, &order.spec);
         }
         let reserve = result.and_then(|()| {
             Reserve::new().map_err(|error| {

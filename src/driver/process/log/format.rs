@@ -142,3 +142,8 @@ pub(super) fn segments(dir: &Path) -> io::Result<Vec<u64>> {
     numbers.sort_unstable();
     Ok(numbers)
 }
+
+/// Removes all segments.
+pub(in crate::driver::process) fn remove_segments(dir: &Path) -> io::Result<()> {
+    segments(dir)?.into_iter().try_for_each(|number| fs::remove_file(segment_path(dir, number)))
+}

@@ -9,7 +9,7 @@ mod reader;
 mod shared;
 mod writer;
 
-pub(super) use format::{HEADER, MAX_PAYLOAD};
+pub(super) use format::{HEADER, MAX_PAYLOAD, remove_segments};
 pub(super) use pump::{Pump, Turn};
 pub(super) use reader::LogReader;
 pub(super) use shared::{Author, LogShared};

@@ -10,6 +10,7 @@ use rustix::process::getppid;
 use super::files;
 use super::hierarchy::{Controller, Hierarchy, Kind};
 use crate::atom::AtomId;
+use crate::driver::process::keeper::is_guard;
 
 /// Where the keeper goes when its own cgroup has to be free of processes.
 pub(super) const LEAF: &str = "keeper";
@@ -123,8 +124,11 @@ impl StoreGroup {
             .lines()
             .filter_map(|line| line.parse().ok())
             .collect();
-        let may_go =
-            |pid: &u32| *pid == us || (Some(*pid) == host && super::hierarchy::is_delegated(base));
+        // Our parent is our guard, or whoever started us.
+        let may_go = |pid: &u32| {
+            *pid == us
+                || (Some(*pid) == host && (is_guard(*pid) || super::hierarchy::is_delegated(base)))
+        };
         if inside.is_empty() || !inside.iter().all(may_go) {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
