@@ -8,7 +8,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,9 @@ use crate::driver::process::sys;
 /// Its name in lists of processes.
 const NAME: &str = "caesium-guard";
 
-/// How long the next keeper has time to learn how an atom ended. A zombie costs a pid, and some kilobytes.
-const HELD: Duration = Duration::from_secs(300);
+/// How long the next keeper has time to learn how an atom ended: enough for a host that is started again by itself.
+/// A zombie costs a pid, and some kilobytes.
+const HELD: Duration = Duration::from_secs(60);
 
 /// The same for what ends when that is there: it is told at once, and reads it then.
 const HELD_WHILE_WATCHED: Duration = Duration::from_secs(2);
@@ -88,8 +90,9 @@ fn guard(keeper: u32) {
                 left += 1;
                 continue;
             }
-            // Atoms lead a session. How anybody else ended is nobody's business.
-            let is_atom = *pid != keeper && stat.session == *pid;
+            // Atoms lead a session. How anybody else ended is nobody's business; nor is it how their reapers did, or
+            // who was never executed.
+            let is_atom = *pid != keeper && stat.session == *pid && !is_ours(*pid);
             let since = *held.entry(*pid).or_insert_with(Instant::now);
             if is_atom && since.elapsed() < limit && held.len() <= MOST_HELD {
                 left += 1;
@@ -136,7 +139,9 @@ impl Guards {
         let lines: String =
             lines.map(|guard| format!("{} {}\n", guard.pid, guard.start_time)).collect();
         // Without it the next keeper finds endings all the same; only their zombies stay longer.
-        if let Err(error) = fs::write(&path, lines) {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        if let Err(error) = file.and_then(|mut file| file.write_all(lines.as_bytes())) {
             tracing::warn!(path = %path.display(), %error, "cannot write down who the keeper's guard is");
         }
         Self { earlier }
@@ -152,6 +157,11 @@ impl Guards {
             }
         }
     }
+}
+
+/// Whether a process is called as those are that execute nothing.
+fn is_ours(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("caesium-"))
 }
 
 fn is_there(guard: &Identity) -> bool {
