@@ -294,7 +294,7 @@ fn removing_ends_what_an_atom_left_that_ended_unseen() {
     let copy = World::with(options);
     copy.look(dead.running());
     assert_eq!(lost(&copy, dead.atom), Reason::StoreCopied);
-    for position in [13, 29] {
+    for position in [21, 37] {
         let handle = Some(tampered(&dead.handle, position));
         World::at(dead.atoms()).look(Remembered { handle, ..dead.running() });
     }
@@ -350,7 +350,8 @@ fn what_was_prepared_and_not_started_is_certain_never_to_have_run() {
     });
 }
 
-/// The handle with some of its bytes changed: 1–4 pid, 5–12 start time, 13–28 boot, 29–36 pid namespace.
+/// The handle with some of its bytes changed: 1–4 pid, 5–12 start time, 13–20 inode of the pidfd,
+/// 21–36 boot, 37–44 pid namespace.
 fn tampered(handle: &Handle, position: usize) -> Handle {
     let mut bytes = handle.to_vec();
     bytes[position] ^= 1;
@@ -362,10 +363,15 @@ fn nothing_is_signalled_that_is_of_another_boot_namespace_or_start() {
     let dead = Dead::host("echo ready; read x < GATE; exit 9");
     for (position, reason) in [
         (5, Reason::ExitUnobserved),
-        (13, Reason::HostRebooted),
-        (29, Reason::NamespaceChanged),
+        (13, Reason::ExitUnobserved),
+        (21, Reason::HostRebooted),
+        (37, Reason::NamespaceChanged),
         (0, Reason::ExitUnobserved),
     ] {
+        if position == 13 && dead.handle[13..21] == [0; 8] {
+            println!("SKIP: this kernel has one inode for all pidfds (Linux 6.9)");
+            continue;
+        }
         let world = World::at(dead.atoms());
         let handle = Some(tampered(&dead.handle, position));
         let known = Remembered { handle: handle.clone(), ..dead.running() };

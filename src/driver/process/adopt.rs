@@ -323,7 +323,8 @@ impl Monitor {
             .filter(|(stat, pid)| stat.group == *pid && has_environment(*pid, &entry))
             .min_by_key(|(stat, _)| stat.start_time);
         let Some((stat, pid)) = first else { return gone_unseen() };
-        let identity = Identity { pid, start_time: stat.start_time, place: self.context.place };
+        let (start_time, place) = (stat.start_time, self.context.place);
+        let identity = Identity { pid, start_time, inode: 0, place };
         match Leader::find(atom, identity) {
             Ok(leader) if has_environment(pid, &entry) || leader.has_ended() => {
                 Whereabouts::There(leader)

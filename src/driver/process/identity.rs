@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use bincode::Options;
 use rustix::process::Pid;
@@ -12,11 +14,11 @@ use crate::driver::{DriverError, Handle};
 
 /// The version of a handle's bytes, its first byte.
 ///
-/// 1: pid, start time, boot id, inode of the pid namespace.
+/// 1: pid, start time, inode of the pidfd, boot id, inode of the pid namespace.
 const VERSION: u8 = 1;
 
-/// The size of a handle: version, pid, start time, boot id, inode of the pid namespace.
-pub(super) const HANDLE_BYTES: usize = 1 + 4 + 8 + 16 + 8;
+/// The size of a handle: version, pid, start time, inode of the pidfd, boot id, inode of the pid namespace.
+pub(super) const HANDLE_BYTES: usize = 1 + 4 + 8 + 8 + 16 + 8;
 
 /// The boot and the pid namespace that pids have a meaning in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +55,25 @@ pub(super) struct Identity {
     pub(super) pid: u32,
     /// When it was started, in clock ticks after the boot; 0 when that could not be learnt.
     pub(super) start_time: u64,
+    /// What tells it from every other process of this boot: the inode of its pidfd, which pidfs never gives twice
+    /// (Linux 6.9); 0 where that is not told. A tick is long enough for a pid to be used again.
+    pub(super) inode: u64,
     /// Where its pid has a meaning.
     pub(super) place: Place,
 }
 
 impl Identity {
+    /// The identity of the process that a pidfd stands for, of which `/proc` says this.
+    pub(super) fn of(pid: u32, stat: &ProcStat, pidfd: BorrowedFd<'_>, place: Place) -> Self {
+        Self { pid, start_time: stat.start_time, inode: inode(pidfd), place }
+    }
+
+    /// Whether a process that has its pid now is the very one: what `/proc` says of it, read after the pidfd was held.
+    pub(super) fn is(self, stat: &ProcStat, pidfd: BorrowedFd<'_>) -> bool {
+        let inode = inode(pidfd);
+        stat.start_time == self.start_time && (self.inode == 0 || inode == 0 || self.inode == inode)
+    }
+
     /// The bytes that are kept in the journal.
     pub(super) fn to_handle(self) -> Handle {
         let mut bytes = vec![VERSION];
@@ -79,6 +95,18 @@ impl Identity {
     pub(super) fn pid(self) -> Option<Pid> {
         Pid::from_raw(i32::try_from(self.pid).ok()?)
     }
+}
+
+/// The inode of a pidfd; 0 where it means nothing.
+fn inode(pidfd: BorrowedFd<'_>) -> u64 {
+    /// `PID_FS_MAGIC` of linux/magic.h. Before it there was one inode for all.
+    const PID_FS: u32 = 0x5049_4446;
+    static IS_TOLD: OnceLock<bool> = OnceLock::new();
+    let is_told = || rustix::fs::fstatfs(pidfd).is_ok_and(|fs| fs.f_type as u32 == PID_FS);
+    if !*IS_TOLD.get_or_init(is_told) {
+        return 0;
+    }
+    rustix::fs::fstat(pidfd).map_or(0, |stat| stat.st_ino)
 }
 
 fn options() -> impl Options {
@@ -202,7 +230,7 @@ mod tests {
     #[test]
     fn a_handle_says_what_was_put_into_it_and_nothing_else_is_taken_for_one() {
         let place = Place { boot: *b"0123456789abcdef", pid_ns: 4026531836 };
-        let identity = Identity { pid: 17, start_time: 99, place };
+        let identity = Identity { pid: 17, start_time: 99, inode: 5, place };
         let handle = identity.to_handle();
         assert_eq!(Identity::from_handle(&handle), Some(identity));
         for cut in 0..handle.len() {

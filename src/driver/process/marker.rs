@@ -7,14 +7,14 @@
 //! |---|---|
 //! | 0 | boot id (16) and inode of the pid namespace (8) |
 //! | 24 | the handle of the run; zeros before there is one |
-//! | 64 | 1: our SIGTERM is about to be sent; 2: it has reached it |
-//! | 65 | 1: our SIGKILL is about to be sent, or was |
-//! | 66 | 1: it has a cgroup |
-//! | 67 | 1: its child has its go, and executes its program; written by the child itself |
-//! | 72 | when it was started, in microseconds since 1970 (8) |
-//! | 80 | pid (4) and start time (8) of its reaper; zeros where it has none |
-//! | 96 | how its leader ended ([`Word`]), written by whoever reaps it just before that; zeros before |
-//! | 144 | how it ended: length (2), CRC-32C (4), the observation (bincode); zeros before |
+//! | 72 | 1: our SIGTERM is about to be sent; 2: it has reached it |
+//! | 73 | 1: our SIGKILL is about to be sent, or was |
+//! | 74 | 1: it has a cgroup |
+//! | 75 | 1: its child has its go, and executes its program; written by the child itself |
+//! | 80 | when it was started, in microseconds since 1970 (8) |
+//! | 88 | pid (4), start time (8) and inode (8) of its reaper; zeros where it has none |
+//! | 112 | how its leader ended ([`Word`]), written by whoever reaps it just before that; zeros before |
+//! | 160 | how it ended: length (2), CRC-32C (4), the observation (bincode); zeros before |
 //!
 //! Nothing here is synced: it is for a host that is killed, not for a power cut. An ending
 //! that can be read is a true one in either case.
@@ -48,19 +48,19 @@ const BYTES: usize = 4096;
 const PLACE_BYTES: usize = 16 + 8;
 
 /// Where the child says that it executes its program.
-pub(super) const EXECUTING: usize = 67;
+pub(super) const EXECUTING: usize = 75;
 
 /// Where the time of the start is.
-const STARTED_AT: usize = 72;
+const STARTED_AT: usize = 80;
 
 /// Where the identity of its reaper is.
-const REAPER: usize = 80;
+const REAPER: usize = 88;
 
 /// Where whoever reaps the leader writes how it ended.
-pub(super) const RECORD: usize = 96;
+pub(super) const RECORD: usize = 112;
 
 /// Where the ending begins.
-const ENDING: usize = 144;
+const ENDING: usize = 160;
 
 /// Length and checksum before it.
 const ENDING_HEADER: usize = 2 + 4;
@@ -81,9 +81,9 @@ pub(super) enum Mark {
 impl Mark {
     const fn at(self) -> usize {
         match self {
-            Self::AboutToTerm | Self::Term => 64,
-            Self::Kill => 65,
-            Self::Group => 66,
+            Self::AboutToTerm | Self::Term => 72,
+            Self::Kill => 73,
+            Self::Group => 74,
         }
     }
 
@@ -190,10 +190,11 @@ impl<'a> Marker<'a> {
 
     /// Says who reaps it.
     pub(super) fn record_reaper(self, reaper: Identity) -> io::Result<()> {
-        let Identity { pid, start_time, place: _ } = reaper;
-        let mut bytes = [0; 12];
+        let Identity { pid, start_time, inode, place: _ } = reaper;
+        let mut bytes = [0; 20];
         bytes[..4].copy_from_slice(&pid.to_le_bytes());
-        bytes[4..].copy_from_slice(&start_time.to_le_bytes());
+        bytes[4..12].copy_from_slice(&start_time.to_le_bytes());
+        bytes[12..].copy_from_slice(&inode.to_le_bytes());
         self.write(&bytes, REAPER)
     }
 
@@ -202,9 +203,11 @@ impl<'a> Marker<'a> {
         let (_, bytes) = self.read()?;
         let place = options().deserialize(bytes.get(..PLACE_BYTES)?).ok()?;
         let (pid, rest) = bytes.get(REAPER..)?.split_first_chunk()?;
-        let (pid, start_time) =
-            (u32::from_le_bytes(*pid), u64::from_le_bytes(*rest.first_chunk()?));
-        (pid != 0).then_some(Identity { pid, start_time, place })
+        let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        let (start_time, rest) = rest.split_first_chunk()?;
+        let (start_time, inode) = (number(start_time), number(rest.first_chunk()?));
+        let pid = u32::from_le_bytes(*pid);
+        (pid != 0).then_some(Identity { pid, start_time, inode, place })
     }
 
     /// Writes down how its leader ended, which is about to be reaped.
@@ -346,14 +349,14 @@ mod tests {
         assert_eq!(marker.trace(), Trace::Prepared(HERE, None));
         assert!(!marker.has(Mark::Term) && !marker.has(Mark::Kill));
         assert_eq!(marker.ending(), None);
-        let identity = Identity { pid: 9, start_time: 8, place: HERE };
+        let identity = Identity { pid: 9, start_time: 8, inode: 7, place: HERE };
         marker.record(identity, Timestamp::from_micros(7)).unwrap();
         assert_eq!(marker.started_at(), Some(Timestamp::from_micros(7)));
         assert_eq!(marker.trace(), Trace::Prepared(HERE, Some(identity)), "it was not executed");
         marker.mark_spawned().unwrap();
         assert_eq!(marker.trace(), Trace::Spawned(HERE, Some(identity)));
         assert_eq!((marker.reaper(), marker.reaped()), (None, None));
-        let reaper = Identity { pid: 5, start_time: 6, place: HERE };
+        let reaper = Identity { pid: 5, start_time: 6, inode: 7, place: HERE };
         marker.record_reaper(reaper).unwrap();
         assert_eq!(marker.reaper(), Some(reaper));
         marker.mark(Mark::Kill);

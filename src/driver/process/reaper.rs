@@ -60,7 +60,7 @@ impl Reaper {
         };
         // After the pidfd is held: what has the start time now is what the pidfd stands for.
         let same = ProcStat::read(identity.pid)
-            .is_ok_and(|stat| stat.start_time == identity.start_time && !stat.is_zombie());
+            .is_ok_and(|stat| identity.is(&stat, pidfd.as_fd()) && !stat.is_zombie());
         Ok(same.then(|| Self::by(Way::Adopted(pidfd))))
     }
 

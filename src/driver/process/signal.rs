@@ -28,14 +28,14 @@ impl Leader {
     ///
     /// `ESRCH` when it has ended and the kernel reaped it at once, because SIGCHLD is ignored here.
     pub(super) fn spawned(atom: AtomId, pid: u32, place: Place) -> io::Result<Self> {
-        let mut identity = Identity { pid, start_time: 0, place };
-        let raw = identity.pid().ok_or(io::ErrorKind::InvalidInput)?;
+        let unknown = Identity { pid, start_time: 0, inode: 0, place };
+        let raw = unknown.pid().ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
         let stat = ProcStat::read(pid).map_err(gone)?;
         if stat.parent != std::process::id() || stat.group != pid {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
-        identity.start_time = stat.start_time;
+        let identity = Identity::of(pid, &stat, pidfd.as_fd(), place);
         Ok(Self { atom, pidfd, identity, ours: true })
     }
 
@@ -60,9 +60,10 @@ impl Leader {
         })?;
         // After the pidfd is held: what has the start time now is what the pidfd stands for.
         let stat = ProcStat::read(identity.pid).map_err(gone)?;
-        if stat.start_time != identity.start_time {
+        if !identity.is(&stat, pidfd.as_fd()) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
+        let identity = Identity::of(identity.pid, &stat, pidfd.as_fd(), identity.place);
         Ok(Self { atom, pidfd, identity, ours: false })
     }
 

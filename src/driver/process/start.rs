@@ -88,7 +88,7 @@ impl Monitor {
         let leader = Leader::spawned(atom, pid, place);
         let identity = match &leader {
             Ok(leader) => leader.identity(),
-            Err(_) => Identity { pid, start_time: 0, place },
+            Err(_) => Identity { pid, start_time: 0, inode: 0, place },
         };
         if let Err(error) = dir.marker().record(identity, at) {
             // Only a host that is killed before the start is journaled misses it; it looks for the marker then.

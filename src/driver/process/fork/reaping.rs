@@ -19,7 +19,8 @@ use super::word::{WORD_BYTES, Word};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// As [`fork`], under a reaper of its own, which is the child that is forked here. `marker` is the
-/// atom's marker file, into which the reaper writes at `record_at` how the leader ended.
+/// atom's marker file, into which the reaper writes at `record_at` how the leader ended. Gives the leader, and the
+/// reaper with its pidfd.
 ///
 /// # Errors
 ///
@@ -31,7 +32,7 @@ pub(in crate::driver::process) fn fork_under_reaper(
     executing_at: usize,
     record_at: usize,
     kill: bool,
-) -> Result<(Waiting, Reaping), Failure> {
+) -> Result<(Waiting, Reaping, OwnedFd), Failure> {
     let prepared = Prepared::new(plan, streams, &[], marker, executing_at)?;
     let (ours, theirs) = pair().map_err(no_fork)?;
     let setup = prepared.setup(plan);
@@ -44,7 +45,7 @@ pub(in crate::driver::process) fn fork_under_reaper(
     };
     // SAFETY: `reaper::run` makes system calls, on what was prepared above, and nothing else.
     let (pid, pidfd) = unsafe { sys::fork(|| reaper::run(&duty)) }.map_err(no_fork)?;
-    drop((theirs, pidfd));
+    drop(theirs);
     let reaping = Reaping { pid, channel: ours };
     let deadline = Instant::now() + PATIENCE;
     let leader = loop {
@@ -64,8 +65,8 @@ pub(in crate::driver::process) fn fork_under_reaper(
     let raw = Pid::from_raw(leader.cast_signed())
         .ok_or_else(|| no_fork(io::ErrorKind::InvalidData.into()))?;
     // Its reaper does not reap it before it is told to.
-    let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|error| no_fork(error.into()))?;
-    Ok((prepared.waiting(plan, leader, pidfd), reaping))
+    let held = pidfd_open(raw, PidfdFlags::empty()).map_err(|error| no_fork(error.into()))?;
+    Ok((prepared.waiting(plan, leader, held), reaping, pidfd))
 }
 
 /// The keeper's end of the way to a reaper, which is a child of the keeper.

@@ -7,7 +7,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -108,7 +108,7 @@ impl Monitor {
                 let join: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
                 marker_file(dir).and_then(|marker| {
                     let waiting = fork(&plan, streams, &join, marker, EXECUTING)?;
-                    let identity = identify(waiting.pid, place)?;
+                    let identity = identify(waiting.pid, &waiting.pidfd, place)?;
                     Ok((waiting, identity, None))
                 })
             }
@@ -364,9 +364,10 @@ fn fork_reaped(
     };
     let file = marker_file(dir)?;
     let kill = order.spec.get_leftovers() == Leftovers::Kill;
-    let (waiting, reaping) = fork_under_reaper(plan, streams, file, EXECUTING, RECORD, kill)?;
-    let identity = identify(waiting.pid, place)?;
-    let reaper = identify(reaping.pid, place)?;
+    let (waiting, reaping, pidfd) =
+        fork_under_reaper(plan, streams, file, EXECUTING, RECORD, kill)?;
+    let identity = identify(waiting.pid, &waiting.pidfd, place)?;
+    let reaper = identify(reaping.pid, &pidfd, place)?;
     marker.record_reaper(reaper).map_err(|error| no("write down who reaps it", error))?;
     reaping.go_on();
     Ok((waiting, identity, Some(Reaper::forked(reaping))))
@@ -381,11 +382,11 @@ fn marker_file(dir: &AtomDir) -> Result<OwnedFd, Failure> {
 }
 
 /// The identity of a child that was not reaped.
-fn identify(pid: u32, place: Place) -> Result<Identity, Failure> {
+fn identify(pid: u32, pidfd: &OwnedFd, place: Place) -> Result<Identity, Failure> {
     let stat = ProcStat::read(pid).map_err(|error| {
         Failure::new(Reason::ExecFailed, format!("its /proc entry cannot be read: {error}"))
     })?;
-    Ok(Identity { pid, start_time: stat.start_time, place })
+    Ok(Identity::of(pid, &stat, pidfd.as_fd(), place))
 }
 
 /// Waits until nothing that was killed lives in a cgroup, and removes it. It stays when something does.

@@ -127,13 +127,15 @@ impl Guards {
         let text = fs::read_to_string(&path).unwrap_or_default();
         let identity = |line: &str| {
             let (pid, start_time) = line.split_once(' ')?;
-            Some(Identity { pid: pid.parse().ok()?, start_time: start_time.parse().ok()?, place })
+            let (pid, start_time) = (pid.parse().ok()?, start_time.parse().ok()?);
+            Some(Identity { pid, start_time, inode: 0, place })
         };
         let earlier: Vec<_> = text.lines().filter_map(identity).filter(is_there).collect();
         let parent =
             rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
         let ours = parent.filter(|pid| is_guard(*pid)).and_then(|pid| {
-            Some(Identity { pid, start_time: ProcStat::read(pid).ok()?.start_time, place })
+            let start_time = ProcStat::read(pid).ok()?.start_time;
+            Some(Identity { pid, start_time, inode: 0, place })
         });
         let lines = earlier.iter().chain(&ours);
         let lines: String =
