@@ -133,3 +133,15 @@ fn a_keeper_that_is_stopped_makes_no_host_wait_for_ever() {
     world.send(Command::Start(Order { atom: other, spec: spec.into() }));
     assert_eq!(world.exit(other).status, WaitStatus::Exited { code: 3 });
 }
+
+#[test]
+fn an_atom_may_run_longer_than_its_start_may_take() {
+    let world = World::new();
+    // The keeper gives up a program that was not executed after 30 s.
+    let atom = world.start(sh("sleep 31; exit 5"));
+    assert_eq!(world.exit(atom).status, WaitStatus::Exited { code: 5 });
+    let others = seen(&world, atom)
+        .into_iter()
+        .filter(|seen| !matches!(seen, Observation::Started { .. } | Observation::Exited { .. }));
+    assert_eq!(others.collect::<Vec<_>>(), []);
+}

@@ -189,9 +189,10 @@ impl Monitor {
         }
     }
 
-    /// It takes too long.
+    /// It takes too long, unless it was executed long ago.
     pub(in crate::driver::process) fn end_execution(&mut self, serial: u64) {
-        if let Some(watched) = self.unwatch(serial) {
+        let starts = self.watched(serial).is_some_and(|w| matches!(w.phase, Phase::Starting(_)));
+        if starts && let Some(watched) = self.unwatch(serial) {
             let detail = format!("it was not executed within {} s", PATIENCE.as_secs());
             self.not_executed(watched, Failure::new(Reason::ExecFailed, detail));
         }
