@@ -56,6 +56,8 @@ mod init;
 pub mod journal;
 pub mod lifecycle;
 pub mod log;
+#[cfg(target_os = "linux")]
+mod socket;
 mod store;
 mod text;
 mod time;

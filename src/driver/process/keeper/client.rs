@@ -13,14 +13,14 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::conversation::{Conversation, Heard, Live, Reply, surroundings};
 use super::launch::Launcher;
-use super::wire::{self, Answer, Extent, Request, Trouble};
+use super::wire::{Answer, Extent, Request, Trouble};
 use crate::atom::{AtomId, AtomSpec};
 use crate::crash;
 use crate::driver::process::driver::spawn_thread;
 use crate::driver::process::log::{Author, LogShared};
 use crate::driver::{Command, DriverError, Observation, Observer, Order};
 use crate::lifecycle::Reason;
-use crate::time;
+use crate::{socket, time};
 
 /// Between two keepers that could not be started.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -334,7 +334,7 @@ impl Shared {
         let mut stream = io::BufReader::with_capacity(64 << 10, stream);
         let mut buffer = Vec::new();
         loop {
-            match wire::read(&mut stream, &mut buffer) {
+            match socket::read(&mut stream, &mut buffer) {
                 Ok(answer) => self.answer(answer),
                 Err(error) => {
                     tracing::debug!(%error, "the keeper has gone");

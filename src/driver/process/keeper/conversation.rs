@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 
-use super::wire::{self, Extent, Preparation, Request, Trouble};
+use super::wire::{Extent, Preparation, Request, Trouble};
 use crate::atom::{AtomId, AtomSpec, Bytes};
 use crate::driver::process::fork::Surroundings;
 use crate::driver::process::log::LogShared;
 use crate::driver::{Command, DriverError, Observation, Order, Remembered, Sighting};
 use crate::lifecycle::{Reason, State, Stop, StopCause};
-use crate::time;
+use crate::{socket, time};
 
 /// Where the two are in their conversation.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ pub(super) enum Heard {
 impl Conversation {
     pub(super) fn say(&mut self, request: &Request) {
         if self.stream.is_some()
-            && let Err(error) = wire::put(&mut self.output, request)
+            && let Err(error) = socket::put(&mut self.output, request)
         {
             tracing::error!(%error, "something cannot be told to the keeper");
         }

@@ -4,9 +4,9 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use crate::driver::process::identity::Place;
 use crate::driver::process::mailbox::Mailbox;
 use crate::driver::process::monitor::Monitor;
 use crate::driver::process::sys;
+use crate::socket::bind;
 
 /// The environment variable that makes a program with [`caesium::init`](crate::init()) a keeper:
 /// the directory that the keeper belongs to. Set for that one process alone.
@@ -69,7 +70,7 @@ fn serve(home: OsString, atoms: OsString) -> io::Result<()> {
     crash::point("keeper/has-the-lock");
     let host: OwnedFd = rustix::io::dup(rustix::stdio::stdin())?;
     rustix::io::fcntl_setfd(&host, rustix::io::FdFlags::CLOEXEC)?;
-    let listener = bind(&home)?;
+    let listener = bind(&home, SOCKET)?;
     crash::point("keeper/listens");
     forget_surroundings(&home)?;
     set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -94,24 +95,6 @@ fn lock(home: &Path) -> io::Result<File> {
     fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| io::Error::from(ErrorKind::AddrInUse))?;
     Ok(file)
-}
-
-fn bind(home: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(home.join(SOCKET)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let dir = File::open(home)?;
-    let path = short_path(&dir);
-    let listener = UnixListener::bind(&path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// The socket by a path that is never too long for a socket's address (107 bytes).
-pub(super) fn short_path(dir: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
 }
 
 /// Lets go of the host's terminal, streams and directory.

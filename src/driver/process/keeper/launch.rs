@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::daemon::{KEEPER, NAME, SOCKET, short_path};
+use super::daemon::{KEEPER, NAME, SOCKET};
 use super::wire::{Hello, Purpose};
 use crate::crash;
 use crate::driver::DriverError;
+use crate::socket::short_path;
 
 /// Between two tries, while one keeper leaves and another one comes.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -151,7 +152,7 @@ impl Launcher {
 
     fn find(&self) -> io::Result<UnixStream> {
         let dir = File::open(&self.home)?;
-        UnixStream::connect(short_path(&dir))
+        UnixStream::connect(short_path(&dir, SOCKET))
     }
 
     /// Starts a keeper, by posix_spawn: with an absolute path and no changed

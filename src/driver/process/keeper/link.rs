@@ -8,14 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::sockopt::socket_peercred;
 use serde::Serialize;
 
-use super::wire::{self, Answer, Extent, Hello, Purpose, Request, Trouble};
+use super::wire::{Answer, Extent, Hello, Purpose, Request, Trouble};
 use crate::atom::AtomId;
 use crate::driver::process::context::Context;
 use crate::driver::process::log::{LogShared, remove_surplus};
 use crate::driver::{DriverError, Observation, Order};
+use crate::socket;
 
 /// How long a host may take to say what it wants: it says so at once.
 const GREETING: Duration = Duration::from_millis(200);
@@ -109,18 +109,7 @@ impl Link {
                 return None;
             }
         };
-        let ours = rustix::process::geteuid();
-        match socket_peercred(&stream) {
-            Ok(peer) if peer.uid == ours || peer.uid.is_root() => greeted(stream),
-            Ok(peer) => {
-                tracing::warn!(uid = peer.uid.as_raw(), "a process of another user was sent away");
-                None
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot tell whose process wants to be let in");
-                None
-            }
-        }
+        if socket::is_trusted(&stream) { greeted(stream) } else { None }
     }
 
     /// Goes on with this host.
@@ -221,7 +210,7 @@ impl Link {
 
     fn say(&mut self, answer: &impl Serialize) {
         let Some(connection) = &mut self.connection else { return };
-        if let Err(error) = wire::put(&mut connection.output, answer) {
+        if let Err(error) = socket::put(&mut connection.output, answer) {
             tracing::error!(%error, "something cannot be told to a host");
         }
     }
@@ -298,7 +287,7 @@ impl Link {
             if extent != watch.told {
                 watch.told = extent;
                 // It is small, and fits.
-                let _ = wire::put(&mut connection.output, &Answer::LogGrew(*atom, extent));
+                let _ = socket::put(&mut connection.output, &Answer::LogGrew(*atom, extent));
             }
         }
         self.watches.retain(|_, watch| !watch.told.complete || watch.reader.is_some());
@@ -368,7 +357,7 @@ impl Connection {
             self.stop_on_death = hello.purpose == Purpose::WorkAndStop;
             purpose = Some(hello.purpose);
         }
-        while let Some((request, bytes)) = wire::take(&self.input[at..])? {
+        while let Some((request, bytes)) = socket::take(&self.input[at..])? {
             requests.push(request);
             at += bytes;
         }
