@@ -54,6 +54,7 @@ mod durability;
 pub mod engine;
 mod init;
 pub mod journal;
+mod lane;
 pub mod lifecycle;
 pub mod log;
 #[cfg(target_os = "linux")]
@@ -61,14 +62,16 @@ mod socket;
 mod store;
 mod text;
 mod time;
+mod wakers;
 
 pub use atom::{Atom, AtomId, AtomSpec, LABEL, Leftovers};
 pub use durability::Durability;
 #[cfg(target_os = "linux")]
 pub use engine::ProcessEngine;
 pub use engine::{
-    CreateRequest, DeleteRequest, Engine, EngineOptions, Error, GetRequest, JournaledEngine,
-    ListRequest, Logs, LogsRequest, OnClose, StopRequest, WaitRequest,
+    CreateRequest, DeleteRequest, Engine, EngineOptions, Error, EventStream, Events, GetRequest,
+    JournaledEngine, ListRequest, LogStream, Logs, LogsRequest, OnClose, StopRequest, Subscription,
+    WaitManyRequest, WaitRequest, Waiting,
 };
 pub use init::init;
 pub use journal::Retention;

@@ -1,5 +1,6 @@
 //! What atoms print: chunks of output, and how to ask for them.
 
+use std::task::Waker;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub struct LogQuery {
     /// atom that prints faster than its log is read is held up when the log is
     /// full. For one who shows the output of an atom as it runs.
     pub lossless: bool,
+    /// Only output from this offset on: how many bytes of both streams are known already.
+    pub from: u64,
 }
 
 /// What reading a log gives.
@@ -64,7 +67,7 @@ pub enum LogItem {
 
 /// A log that is being read.
 pub trait LogSource: Send {
-    /// The next piece; `None` at the end.
+    /// The next piece.
     ///
     /// Where the query says `follow` it waits for more, until the atom's log is
     /// complete or `deadline` has passed ([`LogNext::TimedOut`]).
@@ -73,6 +76,10 @@ pub trait LogSource: Send {
     ///
     /// When the log cannot be read.
     fn next(&mut self, deadline: Option<Instant>) -> Result<LogNext, DriverError>;
+
+    /// Whether [`next`](Self::next) has something to give, be it the end or an error, so that it does not
+    /// wait for more to be printed. If not, `waker` is woken once it may have. Does not block.
+    fn has_more(&mut self, waker: &Waker) -> bool;
 }
 
 /// What [`LogSource::next`] gives.

@@ -120,7 +120,7 @@ fn a_create_whose_host_died_before_the_start_is_withdrawn() {
         let creating = scope.spawn(|| engine.create(Act::Linger.spec().into()));
         until(&engine, |atoms| !atoms.is_empty());
         // The host goes while its create hangs.
-        engine.shutdown().unwrap();
+        engine.shutdown(OnClose::Leave).unwrap();
         let error = creating.join().unwrap().unwrap_err();
         assert!(matches!(error, caesium::Error::InDoubt(_)), "it is journaled: {error:?}");
     });
@@ -145,7 +145,7 @@ fn a_stop_that_was_under_way_goes_on() {
         scope
             .spawn(|| engine.stop(&StopRequest::from(atom.id()).grace(Duration::from_millis(300))));
         until(&engine, |atoms| atoms[0].state() == State::Stopping);
-        engine.shutdown().unwrap();
+        engine.shutdown(OnClose::Leave).unwrap();
     });
     drop(engine);
     let engine = open(dir.path(), &world);

@@ -382,7 +382,7 @@ impl AtomSpec {
     }
 
     /// Bytes of everything of variable length.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let path = |path: Option<&Path>| path.map_or(0, |path| path.as_os_str().len());
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         self.program.0.len()

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::args::Compact;
 use super::failure::{Failure, complain};
 use super::{output, store};
+use crate::engine::Engine;
 use crate::journal::Retention;
 
 pub(super) fn compact(store: Option<&Path>, args: &Compact) -> Result<u8, Failure> {

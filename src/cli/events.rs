@@ -10,7 +10,7 @@ use super::args::Events;
 use super::failure::{Failure, complain};
 use super::output::{self, printable};
 use super::store;
-use crate::engine::{Error, ProcessEngine};
+use crate::engine::{Engine, Error, ProcessEngine};
 use crate::journal::{Fact, JournalError, Record};
 use crate::lifecycle::Event;
 
@@ -49,8 +49,10 @@ fn follow(engine: &ProcessEngine, args: &Events, out: &mut impl Write) -> Result
     loop {
         let next = match subscription.next(Some(Instant::now())) {
             // Nobody said where to begin, or this was too slow: with the oldest that is kept.
-            Err(JournalError::Lagged { at, .. }) if args.since.is_none_or(|since| at > since) => {
-                let missed = subscription.skip_to_oldest()?;
+            Err(Error::Journal(JournalError::Lagged { at, .. }))
+                if args.since.is_none_or(|since| at > since) =>
+            {
+                let missed = subscription.skip_to_oldest();
                 if at > 1 {
                     complain(&format!("{missed} events from {at} on are no longer kept"));
                 }

@@ -15,7 +15,7 @@ use super::forward::forward;
 use super::{status, store};
 use crate::Outcome;
 use crate::atom::{Atom, AtomId, AtomSpec, Limits};
-use crate::engine::{Engine, Error, Logs, ProcessEngine, StopRequest, WaitRequest};
+use crate::engine::{Engine, Error, Logs, OnClose, ProcessEngine, StopRequest, WaitRequest};
 
 pub(super) fn run(store: Option<&Path>, args: Run) -> Result<u8, Failure> {
     let detach = args.detach;
@@ -182,7 +182,7 @@ impl Stopper<'_> {
 
     /// Ends this process with the atom's status, while another thread still waits to write.
     fn give_up(&self, atom: &Atom) -> ! {
-        if let Err(error) = self.engine.shutdown() {
+        if let Err(error) = self.engine.shutdown(OnClose::Leave) {
             complain(&error.to_string());
         }
         process::exit(status::of(atom).into())

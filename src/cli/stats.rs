@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::args::Stats;
 use super::failure::Failure;
 use super::{output, store};
+use crate::engine::Engine;
 use crate::journal;
 
 pub(super) fn stats(store: Option<&Path>, args: &Stats) -> Result<u8, Failure> {

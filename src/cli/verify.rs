@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::failure::Failure;
 use super::store;
+use crate::engine::Engine;
 
 pub(super) fn verify(store: Option<&Path>) -> Result<u8, Failure> {
     let engine = store::open_present(store)?;

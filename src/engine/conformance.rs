@@ -26,9 +26,11 @@
 mod crowd;
 mod endings;
 mod find;
+mod journal;
 mod requests;
 mod retry;
 mod stops;
+mod waits;
 
 use std::time::{Duration, Instant};
 
@@ -59,8 +61,17 @@ pub type Case = (&'static str, fn(&dyn Fixture));
 
 /// All cases.
 pub fn cases() -> Vec<Case> {
-    [endings::CASES, stops::CASES, requests::CASES, find::CASES, retry::CASES, crowd::CASES]
-        .concat()
+    [
+        endings::CASES,
+        stops::CASES,
+        requests::CASES,
+        find::CASES,
+        retry::CASES,
+        crowd::CASES,
+        waits::CASES,
+        journal::CASES,
+    ]
+    .concat()
 }
 
 /// Runs all cases, one after the other.

@@ -81,9 +81,19 @@ pub enum Error {
     /// The driver failed.
     #[error(transparent)]
     Driver(DriverError),
+    /// The first of no atoms cannot be waited for.
+    #[error("nothing to wait for: name at least one atom")]
+    NothingToWaitFor,
     /// The engine was closed.
     #[error("the engine is closed")]
     Closed,
+    /// The process that served the store ended, or closed it, before it had answered. What was to be changed may or
+    /// may not have been: asking again will tell, by whoever has the store then.
+    #[error("the process that had {} open has ended: try again", path.display())]
+    HolderGone {
+        /// The store.
+        path: PathBuf,
+    },
 }
 
 /// Why a beginning of an id finds nothing whatever there is.

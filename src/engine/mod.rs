@@ -2,7 +2,10 @@
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+mod core;
 mod error;
+mod events;
+mod feed;
 mod find;
 mod journaled;
 mod logs;
@@ -10,25 +13,36 @@ mod options;
 #[cfg(target_os = "linux")]
 mod process;
 mod request;
+mod served;
 mod steward;
+mod wait;
 
 pub use error::Error;
+pub use events::{EventStream, Events, Subscription};
 pub use journaled::JournaledEngine;
-pub use logs::Logs;
+pub use logs::{LogStream, Logs};
 use options::Conduct;
 pub use options::{DEFAULT_LOCK_WAIT, DriverHome, EngineOptions, OnClose};
 #[cfg(target_os = "linux")]
 pub use process::ProcessEngine;
 pub use request::{
-    CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, StopRequest, WaitRequest,
+    CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, StopRequest,
+    WaitManyRequest, WaitRequest,
 };
+pub use wait::Waiting;
 
-use crate::atom::Atom;
+use crate::atom::{Atom, AtomId};
+use crate::journal::{Compacted, Retention, Stats, Verified};
 
-/// What hosts call: creates, watches, stops and deletes atoms.
+/// What hosts call: creates, watches, stops and deletes atoms, and reads their journal.
+///
+/// It is one trait, usable as `dyn Engine`, so that a host need not know whether it
+/// has the store open itself or is served by the process that has.
 ///
 /// Every method may be called from any thread. None returns before what it
-/// says is durable, as far as the engine's [`Durability`](crate::Durability) goes.
+/// says is durable, as far as the engine's [`Durability`](crate::Durability) goes. They block, but for those
+/// that say otherwise: an executor's thread should call them where it may be blocked, and wait, follow and
+/// subscribe by [`wait_async`](Self::wait_async), [`Logs::into_stream`] and [`Subscription::into_stream`].
 pub trait Engine: Send + Sync {
     /// One atom, as it is now.
     ///
@@ -54,12 +68,47 @@ pub trait Engine: Send + Sync {
     /// the journal failed. Only [`Error::InDoubt`] leaves open whether it was.
     fn create(&self, request: CreateRequest) -> Result<Atom, Error>;
 
+    /// As [`create`](Self::create), with a reader that was there before the atom was started:
+    /// it follows the output from its first byte, and nothing is dropped that it has not read,
+    /// however small the log is.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create). A log that cannot be read is told by the reader.
+    fn create_followed(&self, request: CreateRequest) -> Result<(Atom, Logs), Error>;
+
     /// Waits until the atom has stopped or turned invalid; returns at once when it has.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::TimedOut`].
     fn wait(&self, request: &WaitRequest) -> Result<Atom, Error>;
+
+    /// Waits until one of several atoms has stopped or turned invalid: the first that does, or one that has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NothingToWaitFor`] without an atom; [`Error::NotFound`] when one of them does not exist, or is deleted
+    /// meanwhile; [`Error::TimedOut`].
+    fn wait_any(&self, request: &WaitManyRequest) -> Result<Atom, Error>;
+
+    /// Waits until all of several atoms have stopped or turned invalid; gives them in the order of the request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when one of them does not exist, or is deleted meanwhile; [`Error::TimedOut`] with
+    /// the first that has not stopped.
+    fn wait_all(&self, request: &WaitManyRequest) -> Result<Vec<Atom>, Error>;
+
+    /// As [`wait`](Self::wait), for those who must not block: a future of any executor or none. It has no timeout, since
+    /// executors have their own; dropping it ends the waiting.
+    fn wait_async(&self, id: AtomId) -> Waiting<Atom>;
+
+    /// As [`wait_any`](Self::wait_any), for those who must not block.
+    fn wait_any_async(&self, ids: Vec<AtomId>) -> Waiting<Atom>;
+
+    /// As [`wait_all`](Self::wait_all), for those who must not block.
+    fn wait_all_async(&self, ids: Vec<AtomId>) -> Waiting<Vec<Atom>>;
 
     /// Asks the atom to end, and waits until nothing of it runs. Succeeds for one that has stopped, and changes nothing.
     ///
@@ -88,4 +137,54 @@ pub trait Engine: Send + Sync {
     ///
     /// [`Error::NotFound`], [`Error::Ambiguous`].
     fn find(&self, text: &str) -> Result<Atom, Error>;
+
+    /// All durable events from number `from` on, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Compacted`](crate::journal::JournalError::Compacted) when `from` is no longer kept,
+    /// [`JournalError::HistoryDamaged`](crate::journal::JournalError::HistoryDamaged).
+    fn events(&self, from: u64) -> Result<Events, Error>;
+
+    /// Events from number `from` on: first those that are there, then those that come, without a gap.
+    /// What stands in the way is told by the first that is read.
+    fn subscribe(&self, from: u64) -> Subscription;
+
+    /// The number of the newest durable event; 0 when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    fn durable_seq(&self) -> Result<u64, Error>;
+
+    /// What the journal says of itself: sizes, times, and who lags behind.
+    ///
+    /// # Errors
+    ///
+    /// When the length of a segment cannot be read.
+    fn stats(&self) -> Result<Stats, Error>;
+
+    /// Reads the whole journal, checks every byte of it, and that folding the events gives the stored states.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and where.
+    fn verify(&self) -> Result<Verified, Error>;
+
+    /// Drops the events that a retention lets go. Atoms that exist stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// What reading or writing gives; nothing was dropped then, unless it can be
+    /// told only after reopening.
+    fn compact(&self, retention: &Retention) -> Result<Compacted, Error>;
+
+    /// Closes the engine, for all of its handles: living atoms are stopped or left, as `policy` says, and
+    /// the journal is sealed. Whoever still waits is told [`Error::Closed`], and so is every later request
+    /// that would change something. Closing what is closed succeeds, and waits until it is.
+    ///
+    /// # Errors
+    ///
+    /// When the journal could not be sealed. The engine is closed all the same.
+    fn shutdown(&self, policy: OnClose) -> Result<(), Error>;
 }

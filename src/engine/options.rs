@@ -15,14 +15,17 @@ use crate::store::Store;
 ///
 /// It says nothing of a host that is killed: its atoms live on, and the next one that opens the store adopts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnClose {
     /// They are stopped, each with its own grace, and closing waits for that. The default:
     /// nobody would watch them, and how they end would not be known.
     #[default]
     Stop,
     /// They live on. The next engine that opens the store adopts them; what ends
-    /// in between is `unknown`, unless the kernel still knows.
+    /// in between is witnessed by the keeper; without one it is `unknown`, unless the kernel still knows.
     Leave,
+    /// They are killed at once, and closing waits for that.
+    Kill,
 }
 
 /// What an engine does by itself.

@@ -51,6 +51,16 @@ pub struct WaitRequest {
     pub timeout: Option<Duration>,
 }
 
+/// Waits for several atoms at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitManyRequest {
+    /// Which ones.
+    pub ids: Vec<AtomId>,
+    /// Give up after this long; never when `None`.
+    pub timeout: Option<Duration>,
+}
+
 /// Asks an atom to end, and waits until it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -87,6 +97,8 @@ pub struct LogsRequest {
     pub stream: Option<crate::log::Stream>,
     /// Drop nothing while this reader follows: see [`LogQuery::lossless`].
     pub lossless: bool,
+    /// Only output from this offset on: see [`LogsRequest::from_offset`].
+    pub from: u64,
 }
 
 impl LogsRequest {
@@ -96,6 +108,7 @@ impl LogsRequest {
             stream: self.stream,
             follow: self.follow,
             lossless: self.lossless,
+            from: self.from,
         }
     }
 }
@@ -179,6 +192,27 @@ impl WaitRequest {
     }
 }
 
+impl WaitManyRequest {
+    /// Gives up after this long.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+impl<I: Into<AtomId>> FromIterator<I> for WaitManyRequest {
+    fn from_iter<T: IntoIterator<Item = I>>(ids: T) -> Self {
+        Self { ids: ids.into_iter().map(Into::into).collect(), timeout: None }
+    }
+}
+
+impl From<Vec<AtomId>> for WaitManyRequest {
+    fn from(ids: Vec<AtomId>) -> Self {
+        Self { ids, timeout: None }
+    }
+}
+
 impl StopRequest {
     /// Kills at once.
     #[must_use]
@@ -219,6 +253,14 @@ impl LogsRequest {
         self
     }
 
+    /// Only what was printed after the first `bytes` bytes of both streams together: goes on where a reader
+    /// has stopped, at the end of the last [chunk](crate::LogChunk) that it was given.
+    #[must_use]
+    pub fn from_offset(mut self, bytes: u64) -> Self {
+        self.from = bytes;
+        self
+    }
+
     /// Only this stream.
     #[must_use]
     pub fn stream(mut self, stream: crate::log::Stream) -> Self {
@@ -255,5 +297,5 @@ from_id! {
     WaitRequest { timeout: None },
     StopRequest { force: false, grace: None },
     DeleteRequest { force: false },
-    LogsRequest { since: None, follow: false, stream: None, lossless: false },
+    LogsRequest { since: None, follow: false, stream: None, lossless: false, from: 0 },
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Error;
-use super::journaled::{Core, Deletion, tightens};
+use super::core::{Core, Deletion, tightens};
 use crate::atom::{Atom, AtomId, AtomSpec, PlannedRetry};
 use crate::crash;
 use crate::driver::{Command, Driver, DriverError, Observation, Order, Remembered, Sighting};

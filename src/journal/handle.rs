@@ -23,7 +23,9 @@ use super::subscribe::Subscription;
 use super::verify::Verified;
 use super::view::View;
 use super::visible::Ended;
+use super::watch::AtomWatch;
 use crate::atom::{Atom, AtomId};
+use crate::wakers::block_on_poll;
 
 /// The journal of a store: decides, appends, acknowledges, remembers.
 ///
@@ -173,9 +175,15 @@ impl Journal {
         &self,
         atom: AtomId,
         deadline: Option<Instant>,
-        done: impl FnMut(Option<&Atom>) -> Option<T>,
+        mut done: impl FnMut(Option<&Atom>) -> Option<T>,
     ) -> Result<Option<T>, JournalError> {
-        self.inner.core.visible.wait_until(atom, deadline, done)
+        let mut watch = self.watch(atom);
+        block_on_poll(deadline, |context| watch.poll(context, &mut done)).transpose()
+    }
+
+    /// As [`Journal::wait_until`], for those who must not block.
+    pub(crate) fn watch(&self, atom: AtomId) -> AtomWatch {
+        AtomWatch::new(self.inner.core.clone(), atom)
     }
 
     /// The acknowledged events from one number on, in order.

@@ -35,6 +35,7 @@ mod verify;
 mod view;
 mod visible;
 mod wal;
+mod watch;
 mod writer;
 
 pub use change::Draft;
@@ -55,7 +56,9 @@ pub use record::{Creation, Fact, Note, Record};
 pub use reserve::{DELETION_RESERVE, ENDING_RESERVE, LIVE_RESERVE};
 pub use salvage::{Salvaged, salvage};
 pub use stats::Stats;
+pub(crate) use subscribe::Near;
 pub use subscribe::Subscription;
 pub use verify::Verified;
 pub use view::{Unfit, View};
 pub use wal::recover::Cut;
+pub(crate) use watch::AtomWatch;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Record;
 use super::core::Core;
 use super::error::JournalError;
 use super::read::Records;
+use crate::wakers::block_on_poll;
 
 /// A reader that follows the journal.
 ///
@@ -20,13 +22,24 @@ pub struct Subscription {
     /// The same for others to see.
     position: Arc<AtomicU64>,
     records: Option<Records>,
+    /// Our number among those who are woken by news.
+    key: Option<u64>,
+}
+
+/// Where the next event of a subscription is.
+#[derive(Debug)]
+pub(crate) enum Near {
+    /// In memory: here it is.
+    Event(Arc<Record>),
+    /// It has to be read from disk: [`Subscription::next`] does that.
+    OnDisk,
 }
 
 impl Subscription {
     pub(crate) fn new(core: Arc<Core>, from: u64) -> Self {
         let next = from.max(1);
         let position = core.measured.follow(next);
-        Self { core, next, position, records: None }
+        Self { core, next, position, records: None, key: None }
     }
 
     /// The number of the event that comes next.
@@ -42,25 +55,12 @@ impl Subscription {
     /// acknowledged event was given and no more will come;
     /// [`JournalError::Lagged`] when the event is no longer kept; or what reading gives.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Arc<Record>>, JournalError> {
-        let end = {
-            let mut seen = self.core.visible.lock();
-            while seen.seq < self.next {
-                if let Some(ended) = &seen.ended {
-                    return Err(ended.error());
-                }
-                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                    return Ok(None);
-                }
-                self.core.visible.wait_for_news(&mut seen, deadline);
-            }
-            if let Some(record) = seen.recent(self.next) {
-                drop(seen);
-                self.move_to(self.next + 1);
-                self.records = None;
-                return Ok(Some(record));
-            }
-            seen.seq
-        };
+        match block_on_poll(deadline, |context| self.poll_near(context)).transpose()? {
+            None => return Ok(None),
+            Some(Near::Event(record)) => return Ok(Some(record)),
+            Some(Near::OnDisk) => {}
+        }
+        let end = self.core.visible.lock().seq;
         let mut records = match self.records.take() {
             Some(mut records) if records.position() == self.next => {
                 records.extend(end);
@@ -76,6 +76,22 @@ impl Subscription {
         }))
     }
 
+    /// The next event if that takes no reading; whoever has to wait is woken when there may be more.
+    pub(crate) fn poll_near(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Near, JournalError>> {
+        let event = self.core.visible.poll_event(self.next, &mut self.key, context.waker());
+        event.map_ok(|event| match event {
+            Some(record) => {
+                self.move_to(self.next + 1);
+                self.records = None;
+                Near::Event(record)
+            }
+            None => Near::OnDisk,
+        })
+    }
+
     /// Goes on with the oldest event that is kept, if that is a later one; gives how many were missed.
     ///
     /// # Errors
@@ -88,9 +104,22 @@ impl Subscription {
         Ok(missed)
     }
 
+    /// Goes on with this event, if it is a later one.
+    pub(crate) fn skip_to(&mut self, next: u64) {
+        self.move_to(self.next.max(next));
+    }
+
     fn move_to(&mut self, next: u64) {
         self.next = next;
         self.position.store(next, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.core.visible.unfollow(key);
+        }
     }
 }
 

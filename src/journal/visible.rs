@@ -2,15 +2,16 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::{Poll, Waker};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::error::JournalError;
 use super::options::{MAX_RECENT_BYTES, MAX_RECENT_EVENTS};
 use super::view::View;
 use super::{Fact, Record, Unfit};
 use crate::atom::{Atom, AtomId};
+use crate::wakers::{Wakers, wake};
 
 /// Why nothing more will come.
 #[derive(Debug, Clone)]
@@ -37,34 +38,30 @@ pub(crate) struct Seen {
     pub(crate) ended: Option<Ended>,
     recent: VecDeque<(Arc<Record>, usize)>,
     recent_bytes: usize,
-    waiters: HashMap<AtomId, Waiters>,
-}
-
-#[derive(Debug, Default)]
-struct Waiters {
-    changed: Arc<Condvar>,
-    count: usize,
+    /// Those who wait for one atom.
+    waiters: HashMap<AtomId, Wakers>,
+    /// Those who wait for any news.
+    followers: Wakers,
 }
 
 impl Seen {
     /// The event with this number, if it is one of the newest.
-    pub(crate) fn recent(&self, seq: u64) -> Option<Arc<Record>> {
+    fn recent(&self, seq: u64) -> Option<Arc<Record>> {
         let oldest = self.recent.front()?.0.seq;
         let position = usize::try_from(seq.checked_sub(oldest)?).ok()?;
         Some(self.recent.get(position)?.0.clone())
     }
 }
 
-/// [`Seen`], its lock, and the bells of those who wait.
+/// [`Seen`], and its lock.
 #[derive(Debug, Default)]
 pub(crate) struct Visible {
     seen: Mutex<Seen>,
-    news: Condvar,
 }
 
 impl Visible {
     pub(crate) fn new(view: View, seq: u64) -> Self {
-        Self { seen: Mutex::new(Seen { view, seq, ..Seen::default() }), news: Condvar::new() }
+        Self { seen: Mutex::new(Seen { view, seq, ..Seen::default() }) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -76,9 +73,10 @@ impl Visible {
         if records.is_empty() {
             return Ok(());
         }
-        let mut seen = self.seen.lock();
-        let seen = &mut *seen;
-        for (record, bytes) in records {
+        let mut guard = self.seen.lock();
+        let seen = &mut *guard;
+        let mut woken = Vec::new();
+        let applied = records.into_iter().try_for_each(|(record, bytes)| {
             seen.view.apply(record.atom, record.at, &record.fact)?;
             seen.seq = record.seq;
             // A retry changes the atom that it replaces, too.
@@ -89,8 +87,8 @@ impl Visible {
                 }
             };
             for atom in [Some(record.atom), replaced].into_iter().flatten() {
-                if let Some(waiters) = seen.waiters.get(&atom) {
-                    waiters.changed.notify_all();
+                if let Some(mut waiters) = seen.waiters.remove(&atom) {
+                    woken.append(&mut waiters.take());
                 }
             }
             seen.recent_bytes += bytes;
@@ -102,9 +100,12 @@ impl Visible {
                     seen.recent_bytes -= bytes;
                 }
             }
-        }
-        self.news.notify_all();
-        Ok(())
+            Ok(())
+        });
+        woken.append(&mut seen.followers.take());
+        drop(guard);
+        wake(woken);
+        applied
     }
 
     /// Nothing more comes: wakes everybody. The first reason stays.
@@ -114,54 +115,66 @@ impl Visible {
             (None, _) | (Some(Ended::Poisoned(_)), Ended::Closed) => seen.ended = Some(ended),
             (Some(_), _) => {}
         }
-        for waiters in seen.waiters.values() {
-            waiters.changed.notify_all();
+        let mut woken = seen.followers.take();
+        for (_, mut waiters) in seen.waiters.drain() {
+            woken.append(&mut waiters.take());
         }
-        self.news.notify_all();
+        drop(seen);
+        wake(woken);
     }
 
-    /// Blocks until `done` is satisfied with the atom, the deadline passes, or nothing more comes.
-    pub(crate) fn wait_until<T>(
+    /// Ready when `done` is satisfied with the atom, or nothing more comes; if not, `waker` is woken
+    /// when it is worth asking again.
+    pub(crate) fn poll_until<T>(
         &self,
         atom: AtomId,
-        deadline: Option<Instant>,
-        mut done: impl FnMut(Option<&Atom>) -> Option<T>,
-    ) -> Result<Option<T>, JournalError> {
+        key: &mut Option<u64>,
+        waker: &Waker,
+        done: impl FnOnce(Option<&Atom>) -> Option<T>,
+    ) -> Poll<Result<T, JournalError>> {
         let mut seen = self.seen.lock();
-        loop {
-            if let Some(answer) = done(seen.view.get(atom)) {
-                return Ok(Some(answer));
-            }
-            if let Some(ended) = &seen.ended {
-                return Err(ended.error());
-            }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Ok(None);
-            }
-            let waiters = seen.waiters.entry(atom).or_default();
-            waiters.count += 1;
-            let changed = waiters.changed.clone();
-            wait(&changed, &mut seen, deadline);
-            if let Some(waiters) = seen.waiters.get_mut(&atom) {
-                waiters.count -= 1;
-                if waiters.count == 0 {
-                    seen.waiters.remove(&atom);
-                }
+        if let Some(answer) = done(seen.view.get(atom)) {
+            return Poll::Ready(Ok(answer));
+        }
+        if let Some(ended) = &seen.ended {
+            return Poll::Ready(Err(ended.error()));
+        }
+        seen.waiters.entry(atom).or_default().add(key, waker);
+        Poll::Pending
+    }
+
+    /// One who waited for this atom waits no longer.
+    pub(crate) fn forget(&self, atom: AtomId, key: u64) {
+        let mut seen = self.seen.lock();
+        if let Some(waiters) = seen.waiters.get_mut(&atom) {
+            waiters.remove(key);
+            if waiters.is_empty() {
+                seen.waiters.remove(&atom);
             }
         }
     }
 
-    /// Blocks until there is any news, or the deadline passes. May return early.
-    pub(crate) fn wait_for_news(&self, seen: &mut MutexGuard<'_, Seen>, deadline: Option<Instant>) {
-        wait(&self.news, seen, deadline);
-    }
-}
-
-fn wait(bell: &Condvar, seen: &mut MutexGuard<'_, Seen>, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => {
-            bell.wait_until(seen, deadline);
+    /// Ready when the event with this number was acknowledged, with it if it is in memory, or when nothing
+    /// more comes; if not, `waker` is woken by any news.
+    pub(crate) fn poll_event(
+        &self,
+        seq: u64,
+        key: &mut Option<u64>,
+        waker: &Waker,
+    ) -> Poll<Result<Option<Arc<Record>>, JournalError>> {
+        let mut seen = self.seen.lock();
+        if seen.seq >= seq {
+            return Poll::Ready(Ok(seen.recent(seq)));
         }
-        None => bell.wait(seen),
+        if let Some(ended) = &seen.ended {
+            return Poll::Ready(Err(ended.error()));
+        }
+        seen.followers.add(key, waker);
+        Poll::Pending
+    }
+
+    /// One who waited for news waits no longer.
+    pub(crate) fn unfollow(&self, key: u64) {
+        self.seen.lock().followers.remove(key);
     }
 }

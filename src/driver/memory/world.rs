@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Act, Input, NEVER};
 use crate::atom::{AtomId, Usage};
@@ -13,6 +14,7 @@ use crate::driver::{Command, DriverError, Handle, Observation, Order, Remembered
 use crate::lifecycle::{Evidence, Reason, State, StopCause, WaitStatus};
 use crate::log::{LogChunk, LogItem, LogNext, LogQuery, LogSource, Stream};
 use crate::time::now;
+use crate::wakers::{Wakers, wake};
 
 /// Where the acts of a [`MemoryDriver`](super::MemoryDriver) take place. It outlives
 /// drivers, so that a test can take the host away and come back. Clones are the same world.
@@ -27,6 +29,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Facts {
+    /// Readers of logs that do not block.
+    readers: Wakers,
     boot: u64,
     last_pid: u32,
     places: HashMap<AtomId, Place>,
@@ -113,7 +117,7 @@ impl World {
             // A driver that has closed does not look any more.
             let _ = driver.send(Input::Look);
         }
-        self.0.printed.notify_all();
+        self.printed(facts);
         result
     }
 
@@ -135,12 +139,21 @@ impl World {
     }
 
     pub(super) fn remove(&self, atom: AtomId) {
-        self.0.facts.lock().places.remove(&atom);
+        let mut facts = self.0.facts.lock();
+        facts.places.remove(&atom);
+        self.printed(facts);
+    }
+
+    /// Something may have been printed, or ended.
+    fn printed(&self, mut facts: MutexGuard<'_, Facts>) {
+        let woken = facts.readers.take();
+        drop(facts);
         self.0.printed.notify_all();
+        wake(woken);
     }
 
     pub(super) fn log(&self, atom: AtomId, query: LogQuery) -> Box<dyn LogSource> {
-        Box::new(Reader { world: self.clone(), atom, query, next: 0 })
+        Box::new(Reader { world: self.clone(), atom, query, next: 0, key: None })
     }
 }
 
@@ -248,8 +261,7 @@ impl Hand {
             report(Observation::Exited { atom: *atom, at, status, evidence, usage, left_behind });
             false
         });
-        drop(facts);
-        world.0.printed.notify_all();
+        world.printed(facts);
     }
 
     fn start_held(&mut self, report: &mut dyn FnMut(Observation)) {
@@ -461,36 +473,69 @@ struct Reader {
     atom: AtomId,
     query: LogQuery,
     next: usize,
+    key: Option<u64>,
+}
+
+impl Reader {
+    /// What there is now; `None` when more may come.
+    fn read(&mut self, facts: &Facts) -> Option<LogNext> {
+        let Some(place) = facts.places.get(&self.atom) else { return Some(LogNext::End) };
+        while let Some(chunk) = place.output.get(self.next) {
+            self.next += 1;
+            if let Some(chunk) = wanted(&self.query, chunk) {
+                return Some(LogNext::Item(LogItem::Chunk(chunk)));
+            }
+        }
+        let goes_on = place.process.as_ref().is_none_or(|process| process.end.is_none());
+        (!(self.query.follow && goes_on)).then_some(LogNext::End)
+    }
 }
 
 impl LogSource for Reader {
     fn next(&mut self, deadline: Option<Instant>) -> Result<LogNext, DriverError> {
-        let mut facts = self.world.0.facts.lock();
+        let world = self.world.clone();
+        let mut facts = world.0.facts.lock();
         loop {
-            let Some(place) = facts.places.get(&self.atom) else { return Ok(LogNext::End) };
-            while let Some(chunk) = place.output.get(self.next) {
-                self.next += 1;
-                if wanted(&self.query, chunk) {
-                    return Ok(LogNext::Item(LogItem::Chunk(chunk.clone())));
-                }
-            }
-            let goes_on = place.process.as_ref().is_none_or(|process| process.end.is_none());
-            if !(self.query.follow && goes_on) {
-                return Ok(LogNext::End);
+            if let Some(next) = self.read(&facts) {
+                return Ok(next);
             }
             match deadline {
-                None => self.world.0.printed.wait(&mut facts),
+                None => world.0.printed.wait(&mut facts),
                 Some(deadline) => {
-                    if self.world.0.printed.wait_until(&mut facts, deadline).timed_out() {
+                    if world.0.printed.wait_until(&mut facts, deadline).timed_out() {
                         return Ok(LogNext::TimedOut);
                     }
                 }
             }
         }
     }
+
+    fn has_more(&mut self, waker: &Waker) -> bool {
+        let world = self.world.clone();
+        let mut facts = world.0.facts.lock();
+        let before = self.next;
+        let more = self.read(&facts).is_some();
+        self.next = before;
+        if !more {
+            facts.readers.add(&mut self.key, waker);
+        }
+        more
+    }
 }
 
-fn wanted(query: &LogQuery, chunk: &LogChunk) -> bool {
-    query.stream.is_none_or(|stream| stream == chunk.stream)
-        && query.since.is_none_or(|since| since <= chunk.at)
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.world.0.facts.lock().readers.remove(key);
+        }
+    }
+}
+
+/// What of a chunk is wanted.
+fn wanted(query: &LogQuery, chunk: &LogChunk) -> Option<LogChunk> {
+    let fits = query.stream.is_none_or(|stream| stream == chunk.stream)
+        && query.since.is_none_or(|since| since <= chunk.at);
+    let unwanted = usize::try_from(query.from.saturating_sub(chunk.offset)).unwrap_or(usize::MAX);
+    let bytes = chunk.bytes.get(unwanted..).filter(|bytes| fits && !bytes.is_empty())?.to_vec();
+    Some(LogChunk { offset: chunk.offset + unwanted as u64, bytes, ..*chunk })
 }

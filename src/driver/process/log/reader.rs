@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use super::format::{
@@ -36,6 +37,10 @@ pub(crate) struct LogReader {
     dropped: u64,
     /// A chunk that was read and waits until the drop before it was told.
     held: Option<LogChunk>,
+    /// How far the log was when nothing more was found in it.
+    seen: Option<(u64, u64)>,
+    /// Our number among the readers that are woken.
+    key: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -91,6 +96,7 @@ impl LogReader {
                 limit = Some((state.segment, state.written));
             }
         }
+        let expected = query.from;
         let mut reader = Self {
             dir,
             query,
@@ -98,9 +104,11 @@ impl LogReader {
             lossless,
             limit,
             segment: None,
-            expected: 0,
+            expected,
             dropped: 0,
             held: None,
+            seen: None,
+            key: None,
         };
         reader.advance()?;
         Ok(reader)
@@ -159,9 +167,22 @@ impl LogReader {
         }
     }
 
+    /// The segment to begin with: the oldest, or the one with the first byte that is wanted.
     fn first(&self) -> Result<u64, DriverError> {
         let listed = segments(&self.dir).map_err(|error| self.trouble(error))?;
-        Ok(listed.first().copied().unwrap_or(0))
+        let oldest = listed.first().copied().unwrap_or(0);
+        if self.query.from == 0 {
+            return Ok(oldest);
+        }
+        let begins_before = |number: &u64| {
+            let mut header = [0; SEGMENT_HEADER as usize];
+            File::open(segment_path(&self.dir, *number))
+                .and_then(|file| file.read_exact_at(&mut header, 0))
+                .is_ok_and(|()| {
+                    parse_segment_header(&header).is_some_and(|offset| offset <= self.query.from)
+                })
+        };
+        Ok(listed.iter().rev().copied().find(begins_before).unwrap_or(oldest))
     }
 
     fn enter(&mut self, number: u64, file: File) -> Result<(), DriverError> {
@@ -243,20 +264,26 @@ impl LogReader {
         }
     }
 
-    fn take(&mut self, header: ChunkHeader, bytes: Vec<u8>) {
+    fn take(&mut self, header: ChunkHeader, mut bytes: Vec<u8>) {
         self.missing_up_to(header.offset);
         self.expected = self.expected.max(header.offset + header.length as u64);
         let stream = match header.kind {
             Kind::Output(stream) => stream,
             Kind::End => return,
         };
+        let unwanted = self.query.from.saturating_sub(header.offset);
+        if unwanted >= header.length as u64 {
+            return;
+        }
+        bytes.drain(..unwanted as usize);
+        let offset = header.offset + unwanted;
         if self.query.since.is_some_and(|since| header.at < since) {
             // What was dropped before this is older still.
             self.dropped = 0;
             return;
         }
         if self.query.stream.is_none_or(|wanted| wanted == stream) {
-            self.held = Some(LogChunk { at: header.at, stream, offset: header.offset, bytes });
+            self.held = Some(LogChunk { at: header.at, stream, offset, bytes });
         }
     }
 }
@@ -266,6 +293,7 @@ impl LogSource for LogReader {
         loop {
             // Before reading: what comes in between is not missed.
             let bound = self.bound();
+            self.seen = None;
             if let Some(item) = self.read()? {
                 return Ok(LogNext::Item(item));
             }
@@ -276,15 +304,26 @@ impl LogSource for LogReader {
             if bound.closed {
                 return Err(DriverError::Closed);
             }
+            self.seen = Some((bound.segment, bound.written));
             if !live.wait_beyond((bound.segment, bound.written), deadline) {
                 return Ok(LogNext::TimedOut);
             }
+        }
+    }
+
+    fn has_more(&mut self, waker: &Waker) -> bool {
+        match (&self.live, self.seen) {
+            (Some(live), Some(seen)) => live.has_more(seen, &mut self.key, waker),
+            (Some(_) | None, _) => true,
         }
     }
 }
 
 impl Drop for LogReader {
     fn drop(&mut self) {
+        if let (Some(live), Some(key)) = (&self.live, self.key) {
+            live.unwatch(key);
+        }
         if let (Some(live), Some(reader)) = (&self.live, self.lossless) {
             live.moved(reader, None);
             remove_surplus(&self.dir, live);

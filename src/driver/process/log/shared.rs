@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::atom::AtomId;
 use crate::driver::process::keeper::Extent;
+use crate::wakers::{Wakers, wake};
 
 /// Who writes a log, here or in another process.
 pub(crate) trait Author: std::fmt::Debug + Send + Sync {
@@ -40,6 +42,8 @@ pub(super) struct LogState {
     pub(super) closed: bool,
     /// Readers that wait.
     waiting: usize,
+    /// Those of them that do not block.
+    wakers: Wakers,
     /// Readers that nothing may be dropped for: their number, and the segment that they read.
     lossless: Vec<(u64, u64)>,
     next_reader: u64,
@@ -62,7 +66,7 @@ impl LogShared {
     pub(super) fn publish(&self, segment: u64, written: u64) {
         let mut state = self.state.lock();
         (state.segment, state.written) = (segment, written);
-        self.notify(&state);
+        self.notify(state);
     }
 
     /// Tells the readers that nothing more will come, and keeps in mind which segments are to go after them.
@@ -84,20 +88,38 @@ impl LogShared {
     pub(crate) fn complete(&self) {
         let mut state = self.state.lock();
         state.complete = true;
-        self.notify(&state);
+        self.notify(state);
     }
 
     /// Tells the readers that nobody will tell them more. A complete log stays one.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        self.notify(&state);
+        self.notify(state);
     }
 
-    fn notify(&self, state: &LogState) {
+    fn notify(&self, mut state: MutexGuard<'_, LogState>) {
         if state.waiting > 0 {
             self.changed.notify_all();
         }
+        let woken = state.wakers.take();
+        drop(state);
+        wake(woken);
+    }
+
+    /// Whether there is more than a reader has seen; if not, it is woken when there is.
+    pub(super) fn has_more(&self, seen: (u64, u64), key: &mut Option<u64>, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        let more = (state.segment, state.written) != seen || state.complete || state.closed;
+        if !more {
+            state.wakers.add(key, waker);
+        }
+        more
+    }
+
+    /// A reader that waited without blocking waits no longer.
+    pub(super) fn unwatch(&self, key: u64) {
+        self.state.lock().wakers.remove(key);
     }
 
     /// Waits until there is more than a reader has seen; false when the deadline has passed.
@@ -165,7 +187,7 @@ impl LogShared {
         let mut state = self.state.lock();
         (state.segment, state.written) = (extent.segment, extent.written);
         state.complete |= extent.complete;
-        self.notify(&state);
+        self.notify(state);
     }
 
     /// The oldest segment that somebody still needs.

@@ -1,0 +1,347 @@
+//! Deciding by the lifecycle, journaling, and letting the driver act: what every request comes to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::feed::Local;
+use super::logs::Unopened;
+use super::served::Served;
+use super::wait::{Until, UntilMany, Waiting, has_settled, has_stopped, in_doubt};
+use super::{
+    CreateRequest, Error, Events, GetRequest, ListRequest, Logs, LogsRequest, StopRequest,
+    Subscription, find,
+};
+use crate::atom::{Atom, AtomId};
+use crate::crash;
+use crate::driver::{Command, Driver, Order};
+use crate::journal::{
+    Compacted, Creation, Fact, Journal, JournalError, Retention, Stats, Unfit, Verified,
+};
+use crate::lane::Lane;
+use crate::lifecycle::{
+    Event, EventKind, Rejection, State, Stop, StopCause, StopOrder, allowed_events,
+};
+use crate::log::LogSource;
+use crate::time::now;
+use crate::wakers::block_on_until;
+
+/// What the handles of an engine, its steward and those it serves share.
+#[derive(Debug)]
+pub(super) struct Core<D> {
+    pub(super) journal: Journal,
+    pub(super) driver: D,
+    /// Reads from disk for those who must not block.
+    pub(super) reads: Arc<Lane>,
+    /// From now on nothing is created. Set and read while a change is being
+    /// decided, so that every atom is either seen by who closes, or refused.
+    pub(super) closing: AtomicBool,
+    /// Retries and the policies for invalid atoms are carried out.
+    pub(super) policies: bool,
+}
+
+impl<D: Driver> Core<D> {
+    /// From here on nothing is created; gives what may be alive.
+    pub(super) fn admit_no_more(&self) -> Vec<AtomId> {
+        // Of what is decided, durable or not: a create that got in before is among them.
+        let living = self.journal.change(|draft| {
+            self.closing.store(true, Ordering::Relaxed);
+            let living = draft.view().atoms().filter(|atom| atom.state().is_live());
+            Ok::<_, JournalError>(living.map(Atom::id).collect())
+        });
+        // A journal that takes no more changes lets nothing in either.
+        self.closing.store(true, Ordering::Relaxed);
+        living.map(|(living, _nothing_written)| living).unwrap_or_default()
+    }
+
+    /// Blocks until that is ready, at most `timeout`. A timeout too long to add up is none.
+    pub(super) fn wait_for<T>(
+        &self,
+        waiting: Waiting<T>,
+        ids: &[AtomId],
+        timeout: Option<Duration>,
+    ) -> Result<T, Error> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        block_on_until(deadline, waiting)
+            .unwrap_or_else(|| Err(self.timed_out(ids, timeout.unwrap_or_default())))
+    }
+
+    fn open_logs(&self, source: Box<dyn LogSource>) -> Logs {
+        Logs::new(Local::new(source, Arc::clone(&self.reads)))
+    }
+
+    /// Checks what is asked for, and fills in what it leaves open.
+    fn order(&self, request: CreateRequest) -> Result<Order, Error> {
+        request.spec.validate()?;
+        let spec = self.driver.complete(request.spec)?;
+        spec.validate()?;
+        Ok(Order { atom: AtomId::new(), spec: Arc::new(spec) })
+    }
+
+    /// Sets everything aside, journals the atom, and sends it on its way.
+    pub(super) fn record_created(
+        &self,
+        order: Order,
+        attempt: u32,
+        retry_of: Option<AtomId>,
+        before_start: impl FnOnce(&D, &Atom),
+    ) -> Result<u64, Error> {
+        let id = order.atom;
+        // Before anything is set aside: the common mistake, and the cheap check. The journal checks again.
+        let ((), _nothing_written) = self.journal.change(|draft| {
+            match order.spec.get_name().and_then(|name| draft.view().named(name)) {
+                Some(other) if Some(other.id()) != retry_of => Err(Error::NameInUse {
+                    name: order.spec.get_name().unwrap_or_default().into(),
+                    by: other.id(),
+                }),
+                Some(_) | None => Ok(()),
+            }
+        })?;
+        self.driver.prepare(id, &order.spec)?;
+        crash::point("host/has-prepared");
+        let creation = Creation {
+            engine: self.driver.name().into(),
+            spec: order.spec.clone(),
+            attempt,
+            retry_of,
+        };
+        let admitted = self.journal.change(|draft| {
+            if self.closing.load(Ordering::Relaxed) {
+                return Err(JournalError::Closed);
+            }
+            draft.append(id, now(), Fact::Created(creation))
+        });
+        let durable = admitted.and_then(|(atom, ticket)| {
+            let seq = ticket.seq().unwrap_or_default();
+            crash::point("host/has-queued-created");
+            ticket.wait().map(|()| (atom, seq))
+        });
+        match durable {
+            Ok((atom, seq)) => {
+                crash::point("host/created-is-durable");
+                before_start(&self.driver, &atom);
+                match self.driver.send(Command::Start(order)) {
+                    Ok(()) => {
+                        crash::point("host/has-sent-start");
+                        Ok(seq)
+                    }
+                    Err(error) => Err(in_doubt(seq, &error.to_string())),
+                }
+            }
+            Err(error) => {
+                self.driver.release(id);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Journals a request to stop, and has it carried out. A stopped atom needs none.
+    pub(super) fn ask_to_stop(&self, request: &StopRequest) -> Result<(), Error> {
+        let id = request.id;
+        let (order, ticket) = self.journal.change(|draft| {
+            let atom = draft.view().get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+            let grace = request.grace.unwrap_or(atom.spec().get_grace());
+            let order = StopOrder { grace, force: request.force, cause: StopCause::Requested };
+            match atom.state() {
+                State::Created | State::Running => {}
+                State::Stopping => {
+                    if !tightens(atom.life().stop(), order) {
+                        return Ok(None);
+                    }
+                }
+                State::Stopped => return Ok(None),
+                State::Deleting | State::Deleted | State::Invalid => {
+                    return Err(refusal(atom, EventKind::StopAsked));
+                }
+            }
+            draft.append(id, now(), Event::StopAsked(order).into())?;
+            Ok(Some(order))
+        })?;
+        if order.is_some() {
+            crash::point("host/has-queued-stop");
+        }
+        ticket.wait()?;
+        if let Some(StopOrder { grace, force, cause: _ }) = order {
+            crash::point("host/stop-is-durable");
+            self.driver.send(Command::Stop { atom: id, grace, force })?;
+            crash::point("host/has-sent-stop");
+        }
+        Ok(())
+    }
+
+    /// Journals a request to delete, and has it carried out.
+    pub(super) fn ask_to_delete(&self, id: AtomId, why: Deletion) -> Result<(), Error> {
+        let (handle, ticket) = self.journal.change(|draft| {
+            let atom =
+                draft.view().get(id).cloned().ok_or_else(|| Error::NotFound(id.to_string()))?;
+            match atom.state() {
+                State::Deleting => return Ok(None),
+                State::Stopped | State::Invalid => {}
+                State::Created | State::Running | State::Stopping | State::Deleted => {
+                    return Err(refusal(&atom, EventKind::DeleteAsked));
+                }
+            }
+            match (why, atom.planned_retry()) {
+                (Deletion::Requested, Some(_)) => {
+                    draft.append(id, now(), Fact::RetryDropped)?;
+                }
+                (Deletion::Requested, None) | (Deletion::ByPolicy, _) => {}
+            }
+            draft.append(id, now(), Event::DeleteAsked.into())?;
+            Ok::<_, Error>(Some(atom.known().handle.clone()))
+        })?;
+        ticket.wait()?;
+        if let Some(handle) = handle {
+            crash::point("host/delete-is-durable");
+            self.driver.send(Command::Remove { atom: id, handle })?;
+            crash::point("host/has-sent-remove");
+        }
+        Ok(())
+    }
+}
+
+impl<D: Driver> Served for Core<D> {
+    fn get(&self, request: &GetRequest) -> Result<Atom, Error> {
+        self.journal
+            .with_view(|view| view.get(request.id).cloned())
+            .ok_or_else(|| Error::NotFound(request.id.to_string()))
+    }
+
+    fn find(&self, text: &str) -> Result<Atom, Error> {
+        self.journal.with_view(|view| find::find(view, text))
+    }
+
+    fn list(&self, request: &ListRequest) -> Result<Vec<Atom>, Error> {
+        let limit = request.limit.unwrap_or(usize::MAX);
+        Ok(self.journal.with_view(|view| {
+            view.atoms().filter(|atom| request.matches(atom)).take(limit).cloned().collect()
+        }))
+    }
+
+    fn create(
+        &self,
+        request: CreateRequest,
+        followed: bool,
+    ) -> Result<(Waiting<Atom>, Option<Logs>), Error> {
+        let order = self.order(request)?;
+        let id = order.atom;
+        let mut logs = None;
+        let seq = self.record_created(order, 1, None, |driver, atom| {
+            if followed {
+                let query = LogsRequest::from(id).follow().lossless().query();
+                let source = driver.logs(atom, &query);
+                let source = source.unwrap_or_else(|error| Box::new(Unopened(Some(error))));
+                logs = Some(self.open_logs(source));
+            }
+        })?;
+        let settled = Until::new(&self.journal, id, has_settled(id));
+        let settled = Waiting::new(async move {
+            settled.await.map_err(|error| {
+                if matches!(error, Error::NotFound(_)) {
+                    return error;
+                }
+                // It is journaled, and nobody will tell whether it was started.
+                in_doubt(seq, &error.to_string())
+            })
+        });
+        Ok((settled, logs))
+    }
+
+    fn stop(&self, request: &StopRequest) -> Result<Waiting<Atom>, Error> {
+        self.ask_to_stop(request)?;
+        Ok(self.wait(request.id))
+    }
+
+    fn delete(&self, id: AtomId) -> Result<Waiting<()>, Error> {
+        self.ask_to_delete(id, Deletion::Requested)?;
+        let gone = |atom: Option<&Atom>| atom.is_none().then_some(Ok(()));
+        Ok(Waiting::new(Until::new(&self.journal, id, gone)))
+    }
+
+    fn wait(&self, id: AtomId) -> Waiting<Atom> {
+        Waiting::new(Until::new(&self.journal, id, has_stopped(id)))
+    }
+
+    fn timed_out(&self, ids: &[AtomId], waited: Duration) -> Error {
+        for id in ids {
+            match self.get(&id.into()) {
+                Ok(atom) if atom.state().is_live() => {
+                    return Error::TimedOut { id: *id, state: atom.state(), waited };
+                }
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+        // They have stopped in this very moment.
+        let (id, state) = (ids.first().copied().unwrap_or_else(AtomId::new), State::Stopped);
+        Error::TimedOut { id, state, waited }
+    }
+
+    fn wait_any(&self, ids: Vec<AtomId>) -> Waiting<Atom> {
+        let first = UntilMany::new(&self.journal, ids, true);
+        Waiting::new(async { first.await?.pop().ok_or(Error::NothingToWaitFor) })
+    }
+
+    fn wait_all(&self, ids: Vec<AtomId>) -> Waiting<Vec<Atom>> {
+        Waiting::new(UntilMany::new(&self.journal, ids, false))
+    }
+
+    fn logs(&self, request: &LogsRequest) -> Result<Logs, Error> {
+        let atom = self.get(&request.id.into())?;
+        Ok(self.open_logs(self.driver.logs(&atom, &request.query())?))
+    }
+
+    fn events(&self, from: u64) -> Result<Events, Error> {
+        let records = self.journal.read(from)?;
+        Ok(Events::new(records.map(|record| record.map_err(Error::from))))
+    }
+
+    fn subscribe(&self, from: u64) -> Subscription {
+        let local = Local::new(self.journal.subscribe(from), Arc::clone(&self.reads));
+        Subscription::new(local, from)
+    }
+
+    fn durable_seq(&self) -> u64 {
+        self.journal.durable_seq()
+    }
+
+    fn stats(&self) -> Result<Stats, Error> {
+        Ok(self.journal.stats()?)
+    }
+
+    fn verify(&self) -> Result<Verified, Error> {
+        Ok(self.journal.verify()?)
+    }
+
+    fn compact(&self, retention: &Retention) -> Result<Compacted, Error> {
+        Ok(self.journal.compact(retention)?)
+    }
+}
+
+/// Why an atom is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// Somebody asked for it: then it is not tried again either.
+    Requested,
+    /// Its policy for invalid atoms: a planned retry follows.
+    ByPolicy,
+}
+
+/// Whether the order would change a stop that is under way.
+pub(super) fn tightens(stop: Option<Stop>, order: StopOrder) -> bool {
+    stop.is_none_or(|stop| stop.tightened(order, now()) != stop)
+}
+
+fn refusal(atom: &Atom, event: EventKind) -> Error {
+    let state = atom.state();
+    Error::Rejected {
+        id: atom.id(),
+        rejection: Rejection { state, event, allowed: allowed_events(state) },
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Self {
+        JournalError::from(unfit).into()
+    }
+}

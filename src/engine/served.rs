@@ -1,0 +1,56 @@
+//! What an engine does for those it serves, whoever they are: its own handles, or clients of its socket.
+
+use std::time::Duration;
+
+use super::wait::Waiting;
+use super::{
+    CreateRequest, Error, Events, GetRequest, ListRequest, Logs, LogsRequest, StopRequest,
+    Subscription,
+};
+use crate::atom::{Atom, AtomId};
+use crate::journal::{Compacted, Retention, Stats, Verified};
+
+/// An engine without its driver's type. Nothing here waits for an atom: what has to is a [`Waiting`].
+pub(crate) trait Served: Send + Sync {
+    fn get(&self, request: &GetRequest) -> Result<Atom, Error>;
+
+    fn find(&self, text: &str) -> Result<Atom, Error>;
+
+    fn list(&self, request: &ListRequest) -> Result<Vec<Atom>, Error>;
+
+    /// Returns when the atom is journaled and was sent on its way; with a reader that was there before it started.
+    fn create(
+        &self,
+        request: CreateRequest,
+        followed: bool,
+    ) -> Result<(Waiting<Atom>, Option<Logs>), Error>;
+
+    /// Returns when the wish is journaled and was passed on.
+    fn stop(&self, request: &StopRequest) -> Result<Waiting<Atom>, Error>;
+
+    /// The same, for an atom that has stopped.
+    fn delete(&self, id: AtomId) -> Result<Waiting<()>, Error>;
+
+    fn wait(&self, id: AtomId) -> Waiting<Atom>;
+
+    /// The error of who has waited in vain for one of these atoms.
+    fn timed_out(&self, ids: &[AtomId], waited: Duration) -> Error;
+
+    fn wait_any(&self, ids: Vec<AtomId>) -> Waiting<Atom>;
+
+    fn wait_all(&self, ids: Vec<AtomId>) -> Waiting<Vec<Atom>>;
+
+    fn logs(&self, request: &LogsRequest) -> Result<Logs, Error>;
+
+    fn events(&self, from: u64) -> Result<Events, Error>;
+
+    fn subscribe(&self, from: u64) -> Subscription;
+
+    fn durable_seq(&self) -> u64;
+
+    fn stats(&self) -> Result<Stats, Error>;
+
+    fn verify(&self) -> Result<Verified, Error>;
+
+    fn compact(&self, retention: &Retention) -> Result<Compacted, Error>;
+}
