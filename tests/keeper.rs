@@ -113,21 +113,21 @@ fn a_keeper_that_is_stopped_makes_no_host_wait_for_ever() {
     let keeper = keeper(&world);
     signal(keeper, Signal::STOP);
     let other = AtomId::new();
-    let spec = world.driver.complete(sh("exit 3")).unwrap();
+    let spec = world.driver.complete(sh("exit 3"), None).unwrap();
     // Until the socket takes no more, and beyond.
     for _ in 0..3 {
-        let error = world.driver.prepare(other, &spec).unwrap_err().to_string();
+        let error = world.driver.prepare(other, &spec, None).unwrap_err().to_string();
         assert!(error.contains("does not answer") && error.contains("keeper of"), "{error}");
     }
     let large = spec.clone().env("LARGE", "x".repeat(900 << 10));
-    let error = world.driver.prepare(AtomId::new(), &large).unwrap_err().to_string();
+    let error = world.driver.prepare(AtomId::new(), &large, None).unwrap_err().to_string();
     assert!(error.contains("keeper of"), "{error}");
     signal(keeper, Signal::CONT);
     std::fs::write(dir.path().join("gate"), "\n").unwrap();
     assert_eq!(world.exit(atom).status, WaitStatus::Exited { code: 7 });
     // What was given up can be had anew.
     let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = world.driver.prepare(other, &spec) {
+    while let Err(error) = world.driver.prepare(other, &spec, None) {
         assert!(Instant::now() < deadline, "{error}");
     }
     world.send(Command::Start(Order { atom: other, spec: spec.into() }));

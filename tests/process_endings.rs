@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use caesium::atom::{Leftovers, Limits, Resource};
 use caesium::driver::process::Supervision;
-use caesium::driver::{Command, Driver, Observation, Order};
+use caesium::driver::{Command, Driver, Observation, Order, Surroundings};
 use caesium::lifecycle::{Reason, WaitStatus};
-use caesium::{AtomSpec, Outcome};
+use caesium::{AtomId, AtomSpec, Outcome};
 use process_harness::{World, sh, supervision};
 
 #[test]
@@ -231,6 +231,36 @@ fn it_gets_the_environment_the_input_and_the_marker() {
     assert_eq!(world.follow(atom).text(), format!("1 2 none\nfrom a file {atom}\n"));
     let atom = world.start(sh("cat; echo end"));
     assert_eq!(world.follow(atom).text(), "end\n");
+}
+
+#[test]
+fn it_has_the_surroundings_of_who_asked_for_it() {
+    let world = World::new();
+    let dir = world.atoms.parent().unwrap().join("elsewhere");
+    fs::create_dir(&dir).unwrap();
+    let tool = dir.join("tool");
+    fs::write(&tool, "#!/bin/sh\necho $GIVEN-${HOME-none}; pwd; cat; umask\n").unwrap();
+    fs::set_permissions(&tool, PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(dir.join("input"), "from a file\n").unwrap();
+    let path = format!("{}:/usr/bin:/bin", dir.display());
+    let env = [("GIVEN".into(), "given".into()), ("PATH".into(), path.into())];
+    let around = Surroundings::new(env, &dir, Some(0o27));
+    // Found in their PATH; its input is named as they see it.
+    let spec = AtomSpec::command("tool").stdin_file("input");
+    let spec = world.driver.complete(spec, Some(&around)).unwrap();
+    let atom = AtomId::new();
+    world.driver.prepare(atom, &spec, Some(&around)).unwrap();
+    world.send(Command::Start(Order { atom, spec: spec.into() }));
+    let printed = world.follow(atom).text();
+    let umask = printed.lines().last().unwrap();
+    assert_eq!(
+        printed,
+        format!("given-none\n{}\nfrom a file\n{umask}\n", dir.canonicalize().unwrap().display())
+    );
+    if supervision() == Supervision::Keeper {
+        assert_eq!(umask, "0027");
+    }
+    world.remove(atom, None);
 }
 
 #[test]

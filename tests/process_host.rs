@@ -91,7 +91,7 @@ fn without_descriptors_nothing_is_created() {
     alone("without_descriptors_nothing_is_created", "", || {
         let world = World::new();
         let limit = getrlimit(Resource::Nofile);
-        let spec = world.driver.complete(sh("echo it runs")).unwrap();
+        let spec = world.driver.complete(sh("echo it runs"), None).unwrap();
         for spare in 0..FDS_PER_ATOM + 2 {
             setrlimit(Resource::Nofile, Rlimit { current: Some(100), ..limit }).unwrap();
             // Every number is taken, then as many are given back: none is free by chance.
@@ -99,7 +99,7 @@ fn without_descriptors_nothing_is_created() {
                 std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
             taken.truncate(taken.len() - spare);
             let atom = AtomId::new();
-            let result = world.driver.prepare(atom, &spec);
+            let result = world.driver.prepare(atom, &spec, None);
             if spare < FDS_PER_ATOM {
                 match result {
                     Err(DriverError::Exhausted { hint, .. }) => {

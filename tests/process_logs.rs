@@ -285,8 +285,8 @@ impl World {
         let mut file = fs::File::create(dir.join("fill")).unwrap();
         while file.write_all(&[0; 4096]).is_ok() {}
         let before = fs::read_dir(&self.atoms).unwrap().count();
-        let spec = self.driver.complete(sh("true")).unwrap();
-        let refused = self.driver.prepare(AtomId::new(), &spec).map(|()| "was prepared");
+        let spec = self.driver.complete(sh("true"), None).unwrap();
+        let refused = self.driver.prepare(AtomId::new(), &spec, None).map(|()| "was prepared");
         assert_eq!(fs::read_dir(&self.atoms).unwrap().count(), before, "nothing is left behind");
         fs::remove_file(dir.join("fill")).unwrap();
         refused.unwrap_err().to_string()

@@ -319,7 +319,7 @@ fn a_log_is_read_after_reopening() {
 fn what_was_set_aside_for_an_atom_that_the_journal_does_not_know_is_removed() {
     let (dir, world) = (tempfile::tempdir().unwrap(), World::new());
     let driver = MemoryDriver::new(world.clone());
-    driver.prepare(AtomId::new(), &Act::Linger.spec()).unwrap();
+    driver.prepare(AtomId::new(), &Act::Linger.spec(), None).unwrap();
     drop(driver);
     assert_eq!(world.places(), 1);
     let engine = open(dir.path(), &world);

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use caesium::driver::memory::{Act, MemoryDriver, World};
-use caesium::driver::{self, Driver, DriverError, Observation, Observer, Sighting};
+use caesium::driver::{self, Driver, DriverError, Observation, Observer, Sighting, Surroundings};
 use caesium::engine::{DeleteRequest, GetRequest, ListRequest};
 use caesium::journal::JournalError;
 use caesium::lifecycle::Reason;
@@ -363,8 +363,13 @@ mod what_a_copy_knows {
             self.inner.start(Box::new(move |observation| observer(observation)))
         }
 
-        fn prepare(&self, atom: AtomId, spec: &AtomSpec) -> Result<(), DriverError> {
-            self.inner.prepare(atom, spec)
+        fn prepare(
+            &self,
+            atom: AtomId,
+            spec: &AtomSpec,
+            around: Option<&Surroundings>,
+        ) -> Result<(), DriverError> {
+            self.inner.prepare(atom, spec, around)
         }
 
         fn release(&self, atom: AtomId) {

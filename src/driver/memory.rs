@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Command, Driver, DriverError, Observation, Observer};
+use super::{Command, Driver, DriverError, Observation, Observer, Surroundings};
 use crate::atom::{Atom, AtomId, AtomSpec};
 use crate::log::{LogQuery, LogSource};
 use world::Hand;
@@ -81,7 +81,12 @@ impl Driver for MemoryDriver {
         Ok(())
     }
 
-    fn prepare(&self, atom: AtomId, _spec: &AtomSpec) -> Result<(), DriverError> {
+    fn prepare(
+        &self,
+        atom: AtomId,
+        _spec: &AtomSpec,
+        _around: Option<&Surroundings>,
+    ) -> Result<(), DriverError> {
         self.world.prepare(atom)
     }
 

@@ -10,8 +10,10 @@ pub mod memory;
 mod message;
 #[cfg(target_os = "linux")]
 pub mod process;
+mod surroundings;
 
 pub use message::{Command, Handle, Observation, Order, Remembered, Sighting};
+pub use surroundings::Surroundings;
 
 use crate::atom::{Atom, AtomId, AtomSpec};
 use crate::log::{LogQuery, LogSource};
@@ -35,16 +37,24 @@ pub trait Driver: Send + Sync + 'static {
     /// When threads or descriptors are not to be had; nothing was begun.
     fn start(&self, observer: Observer) -> Result<(), DriverError>;
 
-    /// Fills in what the spec leaves to the host at the moment of asking (the working directory, for one).
+    /// Fills in what the spec leaves to who asks, at the moment of asking (the working directory, for one).
+    /// `around` is what there is around who asks; `None` when that is this host.
     ///
     /// # Errors
     ///
     /// When the host's own surroundings cannot be read.
-    fn complete(&self, spec: AtomSpec) -> Result<AtomSpec, DriverError> {
+    fn complete(
+        &self,
+        spec: AtomSpec,
+        around: Option<&Surroundings>,
+    ) -> Result<AtomSpec, DriverError> {
+        let _ = around;
         Ok(spec)
     }
 
     /// Sets aside everything that the atom will need and that could run out: descriptors, files, room.
+    ///
+    /// `around` is what the atom has of who asks for it beside its spec; `None` when that is this host.
     ///
     /// Nothing is started. Called before the atom is journaled, so that a
     /// failure here means that nothing was created. Is undone by
@@ -53,7 +63,12 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     ///
     /// When it cannot be had; nothing is left behind then.
-    fn prepare(&self, atom: AtomId, spec: &AtomSpec) -> Result<(), DriverError>;
+    fn prepare(
+        &self,
+        atom: AtomId,
+        spec: &AtomSpec,
+        around: Option<&Surroundings>,
+    ) -> Result<(), DriverError>;
 
     /// Gives back what [`Driver::prepare`] set aside for an atom that was not journaled after all.
     fn release(&self, atom: AtomId);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::atom::{Atom, AtomId};
 use crate::crash;
-use crate::driver::{Command, Driver, Order};
+use crate::driver::{Command, Driver, Order, Surroundings};
 use crate::journal::{
     Compacted, Creation, Fact, Journal, JournalError, Retention, Stats, Unfit, Verified,
 };
@@ -38,6 +38,16 @@ pub(super) struct Core<D> {
     pub(super) closing: AtomicBool,
     /// Retries and the policies for invalid atoms are carried out.
     pub(super) policies: bool,
+}
+
+/// An atom that is to be created.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) order: Order,
+    /// What it has of who asks; `None` when that is this host.
+    pub(super) around: Option<Surroundings>,
+    pub(super) attempt: u32,
+    pub(super) retry_of: Option<AtomId>,
 }
 
 impl<D: Driver> Core<D> {
@@ -71,21 +81,22 @@ impl<D: Driver> Core<D> {
     }
 
     /// Checks what is asked for, and fills in what it leaves open.
-    fn order(&self, request: CreateRequest) -> Result<Order, Error> {
-        request.spec.validate()?;
-        let spec = self.driver.complete(request.spec)?;
+    fn wanted(&self, request: CreateRequest) -> Result<Wanted, Error> {
+        let CreateRequest { spec, around } = request;
         spec.validate()?;
-        Ok(Order { atom: AtomId::new(), spec: Arc::new(spec) })
+        let spec = self.driver.complete(spec, around.as_ref())?;
+        spec.validate()?;
+        let order = Order { atom: AtomId::new(), spec: Arc::new(spec) };
+        Ok(Wanted { order, around, attempt: 1, retry_of: None })
     }
 
     /// Sets everything aside, journals the atom, and sends it on its way.
     pub(super) fn record_created(
         &self,
-        order: Order,
-        attempt: u32,
-        retry_of: Option<AtomId>,
+        wanted: Wanted,
         before_start: impl FnOnce(&D, &Atom),
     ) -> Result<u64, Error> {
+        let Wanted { order, around, attempt, retry_of } = wanted;
         let id = order.atom;
         // Before anything is set aside: the common mistake, and the cheap check. The journal checks again.
         let ((), _nothing_written) = self.journal.change(|draft| {
@@ -97,7 +108,7 @@ impl<D: Driver> Core<D> {
                 Some(_) | None => Ok(()),
             }
         })?;
-        self.driver.prepare(id, &order.spec)?;
+        self.driver.prepare(id, &order.spec, around.as_ref())?;
         crash::point("host/has-prepared");
         let creation = Creation {
             engine: self.driver.name().into(),
@@ -223,10 +234,10 @@ impl<D: Driver> Served for Core<D> {
         request: CreateRequest,
         followed: bool,
     ) -> Result<(Waiting<Atom>, Option<Logs>), Error> {
-        let order = self.order(request)?;
-        let id = order.atom;
+        let wanted = self.wanted(request)?;
+        let id = wanted.order.atom;
         let mut logs = None;
-        let seq = self.record_created(order, 1, None, |driver, atom| {
+        let seq = self.record_created(wanted, |driver, atom| {
             if followed {
                 let query = LogsRequest::from(id).follow().lossless().query();
                 let source = driver.logs(atom, &query);

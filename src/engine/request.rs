@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::atom::{Atom, AtomId, AtomSpec};
+use crate::driver::Surroundings;
 use crate::lifecycle::{Outcome, State};
 use crate::log::LogQuery;
 use crate::time::Timestamp;
@@ -39,6 +40,17 @@ pub struct ListRequest {
 pub struct CreateRequest {
     /// What it is asked to be.
     pub spec: AtomSpec,
+    /// What it has of who asks, beside the spec; that of this process when `None`.
+    pub around: Option<Surroundings>,
+}
+
+impl CreateRequest {
+    /// Asks for somebody else: what the spec leaves open is not that of this process.
+    #[must_use]
+    pub fn around(mut self, around: Surroundings) -> Self {
+        self.around = Some(around);
+        self
+    }
 }
 
 /// Waits until an atom has stopped, or turned invalid.
@@ -179,7 +191,7 @@ impl ListRequest {
 
 impl From<AtomSpec> for CreateRequest {
     fn from(spec: AtomSpec) -> Self {
-        Self { spec }
+        Self { spec, around: None }
     }
 }
 

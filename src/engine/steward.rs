@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Error;
-use super::core::{Core, Deletion, tightens};
+use super::core::{Core, Deletion, Wanted, tightens};
 use crate::atom::{Atom, AtomId, AtomSpec, PlannedRetry};
 use crate::crash;
 use crate::driver::{Command, Driver, DriverError, Observation, Order, Remembered, Sighting};
@@ -315,7 +315,9 @@ impl<D: Driver> Work<D> {
         let made = match &missing {
             None => {
                 let attempt = atom.attempt() + 1;
-                self.core.record_created(order, attempt, Some(atom.id()), |_, _| ()).map(drop)
+                let retry_of = Some(atom.id());
+                let wanted = Wanted { order, around: None, attempt, retry_of };
+                self.core.record_created(wanted, |_, _| ()).map(drop)
             }
             Some(secret) => self.withdraw(order, atom, secret),
         };

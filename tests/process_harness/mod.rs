@@ -106,8 +106,8 @@ impl World {
     pub fn prepare(&self, spec: AtomSpec) -> (AtomId, Arc<AtomSpec>) {
         let atom = AtomId::new();
         spec.validate().unwrap();
-        let spec = self.driver.complete(spec).unwrap();
-        self.driver.prepare(atom, &spec).unwrap();
+        let spec = self.driver.complete(spec, None).unwrap();
+        self.driver.prepare(atom, &spec, None).unwrap();
         (atom, Arc::new(spec))
     }
 

@@ -21,7 +21,7 @@ use super::log::{LogShared, LogWriter, remove_segments};
 use super::marker::{Marker, Trace};
 use super::spawn::{Failure, Streams};
 use crate::atom::AtomId;
-use crate::driver::DriverError;
+use crate::driver::{DriverError, Surroundings};
 use crate::log::Stream;
 
 /// The directory of one atom.
@@ -46,11 +46,20 @@ pub(super) struct Prepared {
 pub(super) enum Child {
     /// Its ends of its streams. It holds the FIFOs for reading too, so that nobody's death breaks the
     /// pipe; and its standard input is `/dev/null`, in a place that is then its pidfd's.
-    Unborn(Streams),
+    Unborn(Streams, Option<Surroundings>),
     /// In the keeper: it sets itself up, and waits for its go.
     Waiting(Box<Forked>),
     /// In the keeper: it cannot be started.
     Failed(Failure),
+}
+
+impl Prepared {
+    /// It has these of who asked for it, not those of this host.
+    pub(super) fn surround(&mut self, these: Option<&Surroundings>) {
+        if let Child::Unborn(_, around) = &mut self.child {
+            *around = these.cloned();
+        }
+    }
 }
 
 impl AtomDir {
@@ -133,11 +142,14 @@ impl AtomDir {
             dir: self.clone(),
             out: end(Stream::Stdout, READ_END)?,
             err: end(Stream::Stderr, READ_END)?,
-            child: Child::Unborn(Streams {
-                stdout: end(Stream::Stdout, OFlags::RDWR | OFlags::CLOEXEC)?,
-                stderr: end(Stream::Stderr, OFlags::RDWR | OFlags::CLOEXEC)?,
-                stdin: File::open(null).map_err(|e| trouble(null, e))?.into(),
-            }),
+            child: Child::Unborn(
+                Streams {
+                    stdout: end(Stream::Stdout, OFlags::RDWR | OFlags::CLOEXEC)?,
+                    stderr: end(Stream::Stderr, OFlags::RDWR | OFlags::CLOEXEC)?,
+                    stdin: File::open(null).map_err(|e| trouble(null, e))?.into(),
+                },
+                None,
+            ),
             log: LogWriter::create(&self.path, log_max, shared)
                 .map_err(|e| trouble(&self.path, e))?,
         })

@@ -18,7 +18,7 @@ use super::log::LogReader;
 use super::mailbox::{Mailbox, Message};
 use super::monitor::Monitor;
 use crate::atom::{Atom, AtomId, AtomSpec};
-use crate::driver::{Command, Driver, DriverError, Observer};
+use crate::driver::{Command, Driver, DriverError, Observer, Surroundings};
 use crate::log::{LogQuery, LogSource};
 
 /// How many descriptors an atom costs whoever supervises it, from the moment that it is prepared until it
@@ -196,17 +196,24 @@ impl Driver for ProcessDriver {
         Ok(())
     }
 
-    fn complete(&self, spec: AtomSpec) -> Result<AtomSpec, DriverError> {
+    fn complete(
+        &self,
+        spec: AtomSpec,
+        around: Option<&Surroundings>,
+    ) -> Result<AtomSpec, DriverError> {
         let is_absolute =
             |path: Option<&std::path::Path>| path.is_some_and(std::path::Path::is_absolute);
         let stdin_done = spec.get_stdin_file().is_none() || is_absolute(spec.get_stdin_file());
         if is_absolute(spec.get_workdir()) && stdin_done {
             return Ok(spec);
         }
-        let here = env::current_dir().map_err(|source| DriverError::Io {
-            what: "cannot tell the host's working directory (name one for the atom)".to_owned(),
-            source,
-        })?;
+        let here = match around {
+            Some(around) => around.workdir().to_path_buf(),
+            None => env::current_dir().map_err(|source| DriverError::Io {
+                what: "cannot tell the host's working directory (name one for the atom)".to_owned(),
+                source,
+            })?,
+        };
         let workdir = spec.get_workdir().map_or_else(|| here.clone(), |dir| here.join(dir));
         let stdin = spec.get_stdin_file().map(|path| here.join(path));
         let spec = spec.workdir(workdir);
@@ -216,10 +223,19 @@ impl Driver for ProcessDriver {
         })
     }
 
-    fn prepare(&self, atom: AtomId, spec: &AtomSpec) -> Result<(), DriverError> {
+    fn prepare(
+        &self,
+        atom: AtomId,
+        spec: &AtomSpec,
+        around: Option<&Surroundings>,
+    ) -> Result<(), DriverError> {
         match &self.watcher {
-            Watcher::Thread { context, .. } => context.prepare(atom, spec),
-            Watcher::Keeper(client) => client.prepare(atom, spec),
+            Watcher::Thread { context, .. } => {
+                context.prepare(atom, spec)?;
+                context.with_prepared(atom, |prepared| prepared.surround(around));
+                Ok(())
+            }
+            Watcher::Keeper(client) => client.prepare(atom, spec, around),
         }
     }
 

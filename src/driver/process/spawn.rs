@@ -16,6 +16,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fcntl_setfl, open
 
 use super::program::{classify, resolve};
 use crate::atom::{AtomId, AtomSpec, Leftovers};
+use crate::driver::Surroundings;
 use crate::lifecycle::Reason;
 
 /// The environment variable that every process of an atom is started with: its atom's id.
@@ -54,7 +55,8 @@ pub(super) struct Streams {
 
 /// Starts the program; gives a child that nobody has waited for.
 ///
-/// `about_to` is called when everything else has been checked.
+/// `around` is what it has of who asked for it, if that is not this host. The umask is this host's all the
+/// same. `about_to` is called when everything else has been checked.
 ///
 /// # Errors
 ///
@@ -62,6 +64,7 @@ pub(super) struct Streams {
 pub(super) fn spawn(
     atom: AtomId,
     spec: &AtomSpec,
+    around: Option<Surroundings>,
     streams: Streams,
     about_to: impl FnOnce() -> io::Result<()>,
 ) -> Result<Child, Failure> {
@@ -76,7 +79,10 @@ pub(super) fn spawn(
             open_stdin(&workdir.join(path))?
         }
     };
-    let host_path = env::var_os("PATH");
+    let host_path = match &around {
+        Some(around) => around.get("PATH").map(ToOwned::to_owned),
+        None => env::var_os("PATH"),
+    };
     let program = resolve(spec, &workdir, host_path.as_deref())?;
     let mut command = Command::new(&program.path);
     command
@@ -87,8 +93,14 @@ pub(super) fn spawn(
         .stdout(Stdio::from(streams.stdout))
         .stderr(Stdio::from(streams.stderr))
         .process_group(0);
-    if spec.get_env_clear() {
-        command.env_clear();
+    match &around {
+        None if !spec.get_env_clear() => {}
+        Some(around) if !spec.get_env_clear() => {
+            command.env_clear().envs(around.env());
+        }
+        Some(_) | None => {
+            command.env_clear();
+        }
     }
     command.envs(spec.get_env()).env(MARKER, atom.to_string());
     about_to().map_err(|error| {

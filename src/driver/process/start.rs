@@ -47,8 +47,8 @@ impl Monitor {
         let spawned = match child {
             Child::Waiting(forked) => return self.let_go(order, dir, pump, *forked),
             Child::Failed(failure) => Err(failure),
-            Child::Unborn(streams) => {
-                spawn(atom, &order.spec, streams, || dir.marker().mark_spawned())
+            Child::Unborn(streams, around) => {
+                spawn(atom, &order.spec, around, streams, || dir.marker().mark_spawned())
             }
         };
         match spawned {

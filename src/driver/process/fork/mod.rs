@@ -27,7 +27,7 @@ mod wait;
 mod waiting;
 mod word;
 
-pub(super) use plan::{Plan, Surroundings};
+pub(super) use plan::Plan;
 pub(super) use reaping::{Heard, Reaping, fork_under_reaper};
 pub(super) use wait::{
     Woken, block_signals, close_from, each_child, lists_children, wait_for_child,

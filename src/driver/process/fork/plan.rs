@@ -1,58 +1,17 @@
 //! What a child needs, computed before the fork.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::ffi::{CString, OsStr, OsString};
-use std::fs;
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use super::super::program::{Program, resolve};
 use super::super::spawn::{Failure, MARKER};
 use super::user::{Credentials, credentials};
-use crate::atom::{AtomId, AtomSpec, Bytes, Resource};
+use crate::atom::{AtomId, AtomSpec, Resource};
+use crate::driver::Surroundings;
 use crate::lifecycle::Reason;
-
-/// What a host gives to its atoms of its own; a keeper's own must not be used, which may be an earlier host's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::driver::process) struct Surroundings {
-    env: Vec<(Bytes, Bytes)>,
-    workdir: Bytes,
-    umask: Option<u32>,
-}
-
-impl Surroundings {
-    /// Those of this process.
-    ///
-    /// # Errors
-    ///
-    /// When its working directory has gone.
-    pub(in crate::driver::process) fn here() -> io::Result<Self> {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-        let umask = umask.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
-        Ok(Self::new(env::vars_os().collect(), env::current_dir()?, umask))
-    }
-
-    /// An environment, a working directory, and an umask if it is known.
-    pub(in crate::driver::process) fn new(
-        env: Vec<(OsString, OsString)>,
-        workdir: PathBuf,
-        umask: Option<u32>,
-    ) -> Self {
-        let env = env.into_iter().map(|(key, value)| (Bytes(key), Bytes(value))).collect();
-        Self { env, workdir: Bytes(workdir.into_os_string()), umask }
-    }
-
-    fn get(&self, key: &str) -> Option<&OsStr> {
-        let mut values = self.env.iter().filter(|(name, _)| name.as_os_str() == key);
-        values.next().map(|(_, value)| value.as_os_str())
-    }
-}
 
 /// What a child's report is told in words with.
 #[derive(Debug)]
@@ -101,14 +60,14 @@ impl Plan {
         around: &Surroundings,
     ) -> Result<Self, Failure> {
         let credentials = credentials(spec)?;
-        let host = Path::new(around.workdir.as_os_str());
+        let host = around.workdir();
         let workdir = spec.get_workdir().map_or_else(|| host.to_path_buf(), |dir| host.join(dir));
         let stdin = spec.get_stdin_file().map(|path| workdir.join(path));
         let program = resolve(spec, &workdir, around.get("PATH"))?;
         let argv = [spec.get_program()].into_iter().chain(spec.get_args());
         let argv = argv.map(|arg| c_string(arg.as_bytes())).collect::<Result<_, _>>()?;
         let limits = spec.get_limits();
-        let umask = spec.get_umask().or(around.umask);
+        let umask = spec.get_umask().or(around.umask());
         Ok(Self {
             program: c_string(program.path.as_os_str().as_bytes())?,
             argv,
@@ -171,7 +130,7 @@ fn environment(
 ) -> Result<Vec<CString>, Failure> {
     let mut all: BTreeMap<&OsStr, &OsStr> = BTreeMap::new();
     if !spec.get_env_clear() {
-        all.extend(around.env.iter().map(|(key, value)| (key.as_os_str(), value.as_os_str())));
+        all.extend(around.env());
     }
     all.extend(spec.get_env().map(|(key, value)| (OsStr::new(key), value)));
     let atom = OsString::from(atom.to_string());

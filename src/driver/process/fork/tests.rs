@@ -13,8 +13,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::super::spawn::{Failure, Streams};
 use super::super::sys::{reap, wait_ended};
-use super::{Plan, Surroundings, Waiting, fork};
+use super::{Plan, Waiting, fork};
 use crate::atom::{AtomId, AtomSpec, Limits, Resource};
+use crate::driver::Surroundings;
 use crate::lifecycle::{Reason, WaitStatus};
 
 /// Ends a test that hangs; nothing is measured by it.

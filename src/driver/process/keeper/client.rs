@@ -18,7 +18,7 @@ use crate::atom::{AtomId, AtomSpec};
 use crate::crash;
 use crate::driver::process::driver::spawn_thread;
 use crate::driver::process::log::{Author, LogShared};
-use crate::driver::{Command, DriverError, Observation, Observer, Order};
+use crate::driver::{Command, DriverError, Observation, Observer, Order, Surroundings};
 use crate::lifecycle::Reason;
 use crate::{socket, time};
 
@@ -107,9 +107,10 @@ impl Client {
         &self,
         atom: AtomId,
         spec: &AtomSpec,
+        around: Option<&Surroundings>,
     ) -> Result<(), DriverError> {
         let order = Order { atom, spec: Arc::new(spec.clone()) };
-        let around = surroundings()?;
+        let around = around.cloned().map_or_else(surroundings, Ok)?;
         let mut state = self.connected(self.shared.state.lock())?;
         let id = state.prepare(order, around);
         if self.shared.copied {

@@ -6,9 +6,8 @@ use std::sync::{Arc, Weak};
 
 use super::wire::{Extent, Preparation, Request, Trouble};
 use crate::atom::{AtomId, AtomSpec, Bytes};
-use crate::driver::process::fork::Surroundings;
 use crate::driver::process::log::LogShared;
-use crate::driver::{Command, DriverError, Observation, Order, Remembered, Sighting};
+use crate::driver::{Command, DriverError, Observation, Order, Remembered, Sighting, Surroundings};
 use crate::lifecycle::{Reason, State, Stop, StopCause};
 use crate::{socket, time};
 

@@ -17,9 +17,7 @@ use crate::atom::{AtomId, Leftovers};
 use crate::crash;
 use crate::driver::process::clearing::{Remains, Then, discard};
 use crate::driver::process::dir::{AtomDir, Child, Prepared};
-use crate::driver::process::fork::{
-    Plan, Surroundings, Waiting, fork, fork_under_reaper, lists_children,
-};
+use crate::driver::process::fork::{Plan, Waiting, fork, fork_under_reaper, lists_children};
 use crate::driver::process::identity::{Identity, Place, ProcStat};
 use crate::driver::process::log::Pump;
 use crate::driver::process::marker::{EXECUTING, Mark, RECORD};
@@ -31,7 +29,7 @@ use crate::driver::process::sys;
 use crate::driver::process::timers::TimerKind;
 use crate::driver::process::tree::{Cgroups, Group};
 use crate::driver::process::watched::{Phase, Starting, Watched};
-use crate::driver::{Observation, Order};
+use crate::driver::{Observation, Order, Surroundings};
 use crate::lifecycle::Reason;
 use crate::time;
 
@@ -78,7 +76,7 @@ impl Monitor {
             let placeholder = Failure::new(Reason::ExecFailed, "it was not forked");
             let child = std::mem::replace(&mut prepared.child, Child::Failed(placeholder));
             match child {
-                Child::Unborn(streams) => unborn = Some((streams, dir)),
+                Child::Unborn(streams, _) => unborn = Some((streams, dir)),
                 forked @ (Child::Waiting(_) | Child::Failed(_)) => prepared.child = forked,
             }
         });

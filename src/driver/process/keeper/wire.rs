@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atom::{AtomId, Bytes};
 use crate::driver::process::dir::trouble;
-use crate::driver::process::fork::Surroundings;
-use crate::driver::{Command, DriverError, Observation, Order};
+use crate::driver::{Command, DriverError, Observation, Order, Surroundings};
 
 /// The protocol that this version speaks.
 pub(super) const PROTOCOL: u16 = 1;
