@@ -238,6 +238,19 @@ fn stdin_is_null_unless_a_file_is_named() {
 }
 
 #[test]
+fn a_request_with_a_key_runs_once_and_is_shown_every_time() {
+    let place = Place::new();
+    let first = place.sh(&["--key", "once"], "echo $CAESIUM_ATOM; exit 3");
+    assert_eq!(first.status, 3);
+    let again = place.sh(&["--key", "once"], "echo $CAESIUM_ATOM; exit 3");
+    assert_eq!((again.out, again.status), (first.out.clone(), 3));
+    let other = place.sh(&["--key", "once"], "exit 4");
+    let line = other.refused(125);
+    assert!(line.contains("\"once\"") && line.contains(first.out.trim()), "{line}");
+    assert_eq!(place.atoms().len(), 1);
+}
+
+#[test]
 fn options_after_the_program_are_the_programs() {
     let place = Place::new();
     assert_eq!(place.ok(["run", "echo", "-n", "--name", "x", "--", "-d"]), "--name x -- -d");

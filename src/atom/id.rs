@@ -20,6 +20,11 @@ impl AtomId {
         Self(Uuid::now_v7())
     }
 
+    /// Whether it is a UUID of version 7, as every id should be that is new.
+    pub(crate) fn is_proper(self) -> bool {
+        self.0.get_version_num() == 7 && self.0.get_variant() == uuid::Variant::RFC4122
+    }
+
     /// The id with these bytes, in network order.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))

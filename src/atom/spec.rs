@@ -172,8 +172,8 @@ impl AtomSpec {
         self
     }
 
-    /// Names the request itself, so that one that is made twice can be known for the same: chosen
-    /// by the caller, formed like a name.
+    /// Names the request itself: an engine creates one atom of it, however often it is asked to, across crashes
+    /// too, for as long as that atom exists. Formed like a name.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
@@ -381,6 +381,19 @@ impl AtomSpec {
         Ok(())
     }
 
+    /// Whether both ask for the same; the values of secrets aside, which are not kept.
+    pub(crate) fn asks_for_the_same(&self, other: &Self) -> bool {
+        if self.secret_env.is_empty() && other.secret_env.is_empty() {
+            return self == other;
+        }
+        let without_values = |spec: &Self| {
+            let secret_env =
+                spec.secret_env.keys().map(|key| (key.clone(), Secret::default())).collect();
+            Self { secret_env, ..spec.clone() }
+        };
+        without_values(self) == without_values(other)
+    }
+
     /// Bytes of everything of variable length.
     pub(crate) fn size(&self) -> usize {
         let path = |path: Option<&Path>| path.map_or(0, |path| path.as_os_str().len());
@@ -561,7 +574,7 @@ pub struct SpecError {
 }
 
 impl SpecError {
-    fn new(field: &'static str, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(field: &'static str, problem: impl Into<String>) -> Self {
         Self { field, problem: problem.into() }
     }
 

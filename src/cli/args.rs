@@ -98,6 +98,9 @@ pub(super) struct Run {
     /// A name to find it by; one atom at a time has it
     #[arg(long)]
     pub(super) name: Option<String>,
+    /// Name the request itself: made again with the same key, it shows the atom that was made first
+    #[arg(long)]
+    pub(super) key: Option<String>,
     /// Set an environment variable; its value is journaled, and shown as ***
     #[arg(long, value_name = "K=V", value_parser = values::KeyValue)]
     pub(super) env: Vec<(String, OsString)>,

@@ -70,6 +70,9 @@ fn spec(args: Run) -> Result<AtomSpec, Failure> {
     if let Some(name) = args.name {
         spec = spec.name(name);
     }
+    if let Some(key) = args.key {
+        spec = spec.key(key);
+    }
     if let Some(dir) = args.workdir {
         spec = spec.workdir(dir);
     }

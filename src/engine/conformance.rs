@@ -23,6 +23,7 @@
 //! conformance::run(&InMemory);
 //! ```
 
+mod batch;
 mod crowd;
 mod endings;
 mod find;
@@ -69,6 +70,7 @@ pub fn cases() -> Vec<Case> {
         retry::CASES,
         crowd::CASES,
         waits::CASES,
+        batch::CASES,
         journal::CASES,
     ]
     .concat()

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::create::{Chosen, Created};
 use super::feed::Local;
-use super::logs::Unopened;
 use super::served::Served;
-use super::wait::{Until, UntilMany, Waiting, has_settled, has_stopped, in_doubt};
+use super::wait::{Until, UntilMany, Waiting, has_stopped};
 use super::{
     CreateRequest, Error, Events, GetRequest, ListRequest, Logs, LogsRequest, StopRequest,
     Subscription, find,
 };
 use crate::atom::{Atom, AtomId};
 use crate::crash;
-use crate::driver::{Command, Driver, Order, Surroundings};
+use crate::driver::{Command, Driver};
 use crate::journal::{
-    Compacted, Creation, Fact, Journal, JournalError, Retention, Stats, Unfit, Verified,
+    Compacted, Draft, Fact, Journal, JournalError, Retention, Stats, Unfit, Verified,
 };
 use crate::lane::Lane;
 use crate::lifecycle::{
@@ -33,21 +33,12 @@ pub(super) struct Core<D> {
     pub(super) driver: D,
     /// Reads from disk for those who must not block.
     pub(super) reads: Arc<Lane>,
+    pub(super) chosen: Chosen,
     /// From now on nothing is created. Set and read while a change is being
     /// decided, so that every atom is either seen by who closes, or refused.
     pub(super) closing: AtomicBool,
     /// Retries and the policies for invalid atoms are carried out.
     pub(super) policies: bool,
-}
-
-/// An atom that is to be created.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) order: Order,
-    /// What it has of who asks; `None` when that is this host.
-    pub(super) around: Option<Surroundings>,
-    pub(super) attempt: u32,
-    pub(super) retry_of: Option<AtomId>,
 }
 
 impl<D: Driver> Core<D> {
@@ -76,108 +67,31 @@ impl<D: Driver> Core<D> {
             .unwrap_or_else(|| Err(self.timed_out(ids, timeout.unwrap_or_default())))
     }
 
-    fn open_logs(&self, source: Box<dyn LogSource>) -> Logs {
+    pub(super) fn open_logs(&self, source: Box<dyn LogSource>) -> Logs {
         Logs::new(Local::new(source, Arc::clone(&self.reads)))
     }
 
-    /// Checks what is asked for, and fills in what it leaves open.
-    fn wanted(&self, request: CreateRequest) -> Result<Wanted, Error> {
-        let CreateRequest { spec, around } = request;
-        spec.validate()?;
-        let spec = self.driver.complete(spec, around.as_ref())?;
-        spec.validate()?;
-        let order = Order { atom: AtomId::new(), spec: Arc::new(spec) };
-        Ok(Wanted { order, around, attempt: 1, retry_of: None })
-    }
-
-    /// Sets everything aside, journals the atom, and sends it on its way.
-    pub(super) fn record_created(
+    /// Journals requests to stop, with one commit, and has them carried out. A stopped atom needs none.
+    pub(super) fn ask_to_stop(
         &self,
-        wanted: Wanted,
-        before_start: impl FnOnce(&D, &Atom),
-    ) -> Result<u64, Error> {
-        let Wanted { order, around, attempt, retry_of } = wanted;
-        let id = order.atom;
-        // Before anything is set aside: the common mistake, and the cheap check. The journal checks again.
-        let ((), _nothing_written) = self.journal.change(|draft| {
-            match order.spec.get_name().and_then(|name| draft.view().named(name)) {
-                Some(other) if Some(other.id()) != retry_of => Err(Error::NameInUse {
-                    name: order.spec.get_name().unwrap_or_default().into(),
-                    by: other.id(),
-                }),
-                Some(_) | None => Ok(()),
-            }
+        requests: &[StopRequest],
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        let (decided, ticket) = self.journal.change(|draft| {
+            Ok::<_, Error>(requests.iter().map(|one| decide_stop(draft, one)).collect::<Vec<_>>())
         })?;
-        self.driver.prepare(id, &order.spec, around.as_ref())?;
-        crash::point("host/has-prepared");
-        let creation = Creation {
-            engine: self.driver.name().into(),
-            spec: order.spec.clone(),
-            attempt,
-            retry_of,
-        };
-        let admitted = self.journal.change(|draft| {
-            if self.closing.load(Ordering::Relaxed) {
-                return Err(JournalError::Closed);
-            }
-            draft.append(id, now(), Fact::Created(creation))
-        });
-        let durable = admitted.and_then(|(atom, ticket)| {
-            let seq = ticket.seq().unwrap_or_default();
-            crash::point("host/has-queued-created");
-            ticket.wait().map(|()| (atom, seq))
-        });
-        match durable {
-            Ok((atom, seq)) => {
-                crash::point("host/created-is-durable");
-                before_start(&self.driver, &atom);
-                match self.driver.send(Command::Start(order)) {
-                    Ok(()) => {
-                        crash::point("host/has-sent-start");
-                        Ok(seq)
-                    }
-                    Err(error) => Err(in_doubt(seq, &error.to_string())),
-                }
-            }
-            Err(error) => {
-                self.driver.release(id);
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Journals a request to stop, and has it carried out. A stopped atom needs none.
-    pub(super) fn ask_to_stop(&self, request: &StopRequest) -> Result<(), Error> {
-        let id = request.id;
-        let (order, ticket) = self.journal.change(|draft| {
-            let atom = draft.view().get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
-            let grace = request.grace.unwrap_or(atom.spec().get_grace());
-            let order = StopOrder { grace, force: request.force, cause: StopCause::Requested };
-            match atom.state() {
-                State::Created | State::Running => {}
-                State::Stopping => {
-                    if !tightens(atom.life().stop(), order) {
-                        return Ok(None);
-                    }
-                }
-                State::Stopped => return Ok(None),
-                State::Deleting | State::Deleted | State::Invalid => {
-                    return Err(refusal(atom, EventKind::StopAsked));
-                }
-            }
-            draft.append(id, now(), Event::StopAsked(order).into())?;
-            Ok(Some(order))
-        })?;
-        if order.is_some() {
+        if ticket.seq().is_some() {
             crash::point("host/has-queued-stop");
         }
         ticket.wait()?;
-        if let Some(StopOrder { grace, force, cause: _ }) = order {
-            crash::point("host/stop-is-durable");
-            self.driver.send(Command::Stop { atom: id, grace, force })?;
-            crash::point("host/has-sent-stop");
-        }
-        Ok(())
+        let send = |(decided, request): (Result<_, Error>, &StopRequest)| {
+            if let Some(StopOrder { grace, force, cause: _ }) = decided? {
+                crash::point("host/stop-is-durable");
+                self.driver.send(Command::Stop { atom: request.id, grace, force })?;
+                crash::point("host/has-sent-stop");
+            }
+            Ok(())
+        };
+        Ok(decided.into_iter().zip(requests).map(send).collect())
     }
 
     /// Journals a request to delete, and has it carried out.
@@ -234,33 +148,69 @@ impl<D: Driver> Served for Core<D> {
         request: CreateRequest,
         followed: bool,
     ) -> Result<(Waiting<Atom>, Option<Logs>), Error> {
-        let wanted = self.wanted(request)?;
-        let id = wanted.order.atom;
-        let mut logs = None;
-        let seq = self.record_created(wanted, |driver, atom| {
-            if followed {
-                let query = LogsRequest::from(id).follow().lossless().query();
-                let source = driver.logs(atom, &query);
-                let source = source.unwrap_or_else(|error| Box::new(Unopened(Some(error))));
-                logs = Some(self.open_logs(source));
+        let created = self.create_one(self.wanted(request, followed)?)?;
+        let settled = self.settled(&created);
+        Ok(match created {
+            Created::Now { logs, .. } => (settled, logs),
+            Created::Before(id) if followed => {
+                let request = LogsRequest::from(id).follow().lossless();
+                (settled, Some(self.logs(&request)?))
             }
-        })?;
-        let settled = Until::new(&self.journal, id, has_settled(id));
-        let settled = Waiting::new(async move {
-            settled.await.map_err(|error| {
-                if matches!(error, Error::NotFound(_)) {
-                    return error;
+            Created::Before(_) => (settled, None),
+        })
+    }
+
+    fn create_many(&self, requests: Vec<CreateRequest>) -> Waiting<Vec<Result<Atom, Error>>> {
+        let (mut results, mut wanted, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for request in requests {
+            results.push(match self.wanted(request, false) {
+                Ok(valid) => {
+                    wanted.push(valid);
+                    places.push(results.len());
+                    None
                 }
-                // It is journaled, and nobody will tell whether it was started.
-                in_doubt(seq, &error.to_string())
-            })
-        });
-        Ok((settled, logs))
+                Err(error) => Some(Err(error)),
+            });
+        }
+        let mut settled = Vec::new();
+        for (place, created) in places.into_iter().zip(self.create_all(wanted)) {
+            match created {
+                Ok(created) => settled.push((place, self.settled(&created))),
+                Err(error) => results[place] = Some(Err(error)),
+            }
+        }
+        Waiting::new(async move {
+            for (place, settled) in settled {
+                results[place] = Some(settled.await);
+            }
+            Ok(results.into_iter().flatten().collect())
+        })
     }
 
     fn stop(&self, request: &StopRequest) -> Result<Waiting<Atom>, Error> {
-        self.ask_to_stop(request)?;
+        self.ask_to_stop(&[*request])?.pop().unwrap_or(Ok(()))?;
         Ok(self.wait(request.id))
+    }
+
+    fn stop_many(
+        &self,
+        requests: &[StopRequest],
+    ) -> Result<Waiting<Vec<Result<Atom, Error>>>, Error> {
+        let wait = |(asked, request): (Result<(), Error>, &StopRequest)| {
+            asked.map(|()| self.wait(request.id))
+        };
+        let stops: Vec<_> =
+            self.ask_to_stop(requests)?.into_iter().zip(requests).map(wait).collect();
+        Ok(Waiting::new(async move {
+            let mut stopped = Vec::with_capacity(stops.len());
+            for stop in stops {
+                stopped.push(match stop {
+                    Ok(stop) => stop.await,
+                    Err(error) => Err(error),
+                });
+            }
+            Ok(stopped)
+        }))
     }
 
     fn delete(&self, id: AtomId) -> Result<Waiting<()>, Error> {
@@ -336,6 +286,28 @@ pub(super) enum Deletion {
     Requested,
     /// Its policy for invalid atoms: a planned retry follows.
     ByPolicy,
+}
+
+/// What a request to stop comes to; nothing for an atom that has stopped, or does so as strictly.
+fn decide_stop(draft: &mut Draft<'_>, request: &StopRequest) -> Result<Option<StopOrder>, Error> {
+    let id = request.id;
+    let atom = draft.view().get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+    let grace = request.grace.unwrap_or(atom.spec().get_grace());
+    let order = StopOrder { grace, force: request.force, cause: StopCause::Requested };
+    match atom.state() {
+        State::Created | State::Running => {}
+        State::Stopping => {
+            if !tightens(atom.life().stop(), order) {
+                return Ok(None);
+            }
+        }
+        State::Stopped => return Ok(None),
+        State::Deleting | State::Deleted | State::Invalid => {
+            return Err(refusal(atom, EventKind::StopAsked));
+        }
+    }
+    draft.append(id, now(), Event::StopAsked(order).into())?;
+    Ok(Some(order))
 }
 
 /// Whether the order would change a stop that is under way.

@@ -38,6 +38,19 @@ pub enum Error {
         /// Who has it.
         by: AtomId,
     },
+    /// Another request was made with the key. Nothing was created.
+    #[error(
+        "the key {key:?} belongs to another request, of which atom {by} was made: use a key for one request only"
+    )]
+    KeyInUse {
+        /// The key.
+        key: String,
+        /// The atom that was created with it.
+        by: AtomId,
+    },
+    /// Another request was made with the id. Nothing was created.
+    #[error("the id {0} belongs to an atom of another request: use an id for one request only")]
+    IdInUse(AtomId),
     /// The atom's state does not allow it. Nothing was changed.
     #[error("atom {id} is {}: {rejection}", rejection.state)]
     Rejected {
@@ -124,9 +137,11 @@ impl From<JournalError> for Error {
         match error {
             JournalError::Unfit(Unfit::NoSuchAtom(id)) => Self::NotFound(id.to_string()),
             JournalError::Unfit(Unfit::NameInUse { name, by }) => Self::NameInUse { name, by },
+            JournalError::Unfit(Unfit::KeyInUse { key, by }) => Self::KeyInUse { key, by },
+            JournalError::Unfit(Unfit::IdInUse(id)) => Self::IdInUse(id),
             JournalError::InDoubt { .. } => Self::InDoubt(error),
             JournalError::Closed => Self::Closed,
-            JournalError::Unfit(Unfit::Rejected(_) | Unfit::IdInUse(_))
+            JournalError::Unfit(Unfit::Rejected(_))
             | JournalError::Io { .. }
             | JournalError::NoSpace { .. }
             | JournalError::TooLarge { .. }

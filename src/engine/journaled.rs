@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::{Condvar, Mutex};
 
 use super::core::Core;
+use super::create::Chosen;
 use super::served::Served;
 use super::steward::Steward;
 use super::wait::Waiting;
@@ -84,7 +85,8 @@ impl<D: Driver> JournaledEngine<D> {
         let Conduct { on_close, policies } = conduct;
         let reads = Arc::new(Lane::new("caesium-reads", READERS));
         let closing = AtomicBool::new(false);
-        let core = Arc::new(Core { journal, driver, reads, closing, policies });
+        let chosen = Chosen::default();
+        let core = Arc::new(Core { journal, driver, reads, chosen, closing, policies });
         let steward = Steward::start(core.clone())?;
         steward.reconcile()?;
         let mut store = store;
@@ -183,10 +185,10 @@ impl<D: Driver> Inner<D> {
     }
 
     fn ask_all(&self, living: &[AtomId], force: bool) -> Result<(), Error> {
-        for atom in living {
-            let mut request = StopRequest::from(atom);
-            request.force = force;
-            match self.core.ask_to_stop(&request) {
+        let request = |atom: &AtomId| StopRequest { force, ..StopRequest::from(atom) };
+        let requests: Vec<_> = living.iter().map(request).collect();
+        for asked in self.core.ask_to_stop(&requests)? {
+            match asked {
                 Ok(()) | Err(Error::NotFound(_) | Error::Rejected { .. }) => {}
                 Err(other) => return Err(other),
             }
@@ -252,6 +254,10 @@ impl<D: Driver> Engine for JournaledEngine<D> {
         logs.map(|logs| (atom, logs)).ok_or(Error::Closed)
     }
 
+    fn create_many(&self, requests: Vec<CreateRequest>) -> Result<Vec<Result<Atom, Error>>, Error> {
+        block_on(self.inner.core.create_many(requests))
+    }
+
     fn wait(&self, request: &WaitRequest) -> Result<Atom, Error> {
         self.inner.core.wait_for(self.inner.core.wait(request.id), &[request.id], request.timeout)
     }
@@ -280,6 +286,10 @@ impl<D: Driver> Engine for JournaledEngine<D> {
 
     fn stop(&self, request: &StopRequest) -> Result<Atom, Error> {
         block_on(self.inner.core.stop(request)?)
+    }
+
+    fn stop_many(&self, requests: &[StopRequest]) -> Result<Vec<Result<Atom, Error>>, Error> {
+        block_on(self.inner.core.stop_many(requests)?)
     }
 
     fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 mod core;
+mod create;
 mod error;
 mod events;
 mod feed;
@@ -62,10 +63,16 @@ pub trait Engine: Send + Sync {
     /// an atom whose program cannot be executed is `Ok`, with
     /// [`Outcome::StartupFailure`](crate::Outcome::StartupFailure).
     ///
+    /// A request with a [key](crate::AtomSpec::key), or with an [id](CreateRequest::id) of the caller's, creates
+    /// one atom however often it is made, at the same time or across crashes: every other time it gives the
+    /// first atom, as it is by then, for as long as that exists. One that has [never
+    /// started](crate::Reason::NeverStarted) stays so: delete it to have it run.
+    ///
     /// # Errors
     ///
     /// Nothing was created: the spec is invalid, the name is taken, descriptors or disk space ran out,
-    /// the journal failed. Only [`Error::InDoubt`] leaves open whether it was.
+    /// the journal failed; [`Error::KeyInUse`], [`Error::IdInUse`] for another spec than before.
+    /// Only [`Error::InDoubt`] and [`Error::HolderGone`] leave open whether it was.
     fn create(&self, request: CreateRequest) -> Result<Atom, Error>;
 
     /// As [`create`](Self::create), with a reader that was there before the atom was started:
@@ -76,6 +83,15 @@ pub trait Engine: Send + Sync {
     ///
     /// As [`create`](Self::create). A log that cannot be read is told by the reader.
     fn create_followed(&self, request: CreateRequest) -> Result<(Atom, Logs), Error>;
+
+    /// Creates several atoms, with one commit for every 256 of them (fewer when descriptors are scarce), and
+    /// returns when each of them runs, or has stopped. Gives what came of each, in the order of the requests: one
+    /// that cannot be created leaves the others alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create`](Self::create) are in the list. [`Error::HolderGone`] when there is none.
+    fn create_many(&self, requests: Vec<CreateRequest>) -> Result<Vec<Result<Atom, Error>>, Error>;
 
     /// Waits until the atom has stopped or turned invalid; returns at once when it has.
     ///
@@ -116,6 +132,14 @@ pub trait Engine: Send + Sync {
     ///
     /// [`Error::NotFound`]; [`Error::Rejected`] for one that is being deleted or is invalid.
     fn stop(&self, request: &StopRequest) -> Result<Atom, Error>;
+
+    /// Asks several atoms to end, with one commit, and waits until nothing of them runs, so that their graces do
+    /// not add up. Gives what came of each, in the order of the requests.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`stop`](Self::stop) are in the list. When the journal failed there is none.
+    fn stop_many(&self, requests: &[StopRequest]) -> Result<Vec<Result<Atom, Error>>, Error>;
 
     /// Deletes the atom with its log; its events stay in the journal.
     ///

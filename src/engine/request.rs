@@ -38,13 +38,23 @@ pub struct ListRequest {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CreateRequest {
-    /// What it is asked to be.
+    /// What it is asked to be. With a [key](AtomSpec::key), asking again gives the atom that was made first.
     pub spec: AtomSpec,
+    /// The id that it is to have, as another way to ask once only; a new one when `None`.
+    pub id: Option<AtomId>,
     /// What it has of who asks, beside the spec; that of this process when `None`.
     pub around: Option<Surroundings>,
 }
 
 impl CreateRequest {
+    /// Chooses the id, a [new](AtomId::new) one: asking again with it and the same spec gives the atom that
+    /// was made first, as long as that exists. Who asks knows the id whatever becomes of the answer.
+    #[must_use]
+    pub fn id(mut self, id: AtomId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
     /// Asks for somebody else: what the spec leaves open is not that of this process.
     #[must_use]
     pub fn around(mut self, around: Surroundings) -> Self {
@@ -191,7 +201,7 @@ impl ListRequest {
 
 impl From<AtomSpec> for CreateRequest {
     fn from(spec: AtomSpec) -> Self {
-        Self { spec, around: None }
+        Self { spec, id: None, around: None }
     }
 }
 

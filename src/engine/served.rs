@@ -25,10 +25,19 @@ pub(crate) trait Served: Send + Sync {
         followed: bool,
     ) -> Result<(Waiting<Atom>, Option<Logs>), Error>;
 
+    /// The same for several, with one commit.
+    fn create_many(&self, requests: Vec<CreateRequest>) -> Waiting<Vec<Result<Atom, Error>>>;
+
     /// Returns when the wish is journaled and was passed on.
     fn stop(&self, request: &StopRequest) -> Result<Waiting<Atom>, Error>;
 
-    /// The same, for an atom that has stopped.
+    /// The same for several, with one commit.
+    fn stop_many(
+        &self,
+        requests: &[StopRequest],
+    ) -> Result<Waiting<Vec<Result<Atom, Error>>>, Error>;
+
+    /// The same as for one that is to stop, for an atom that has.
     fn delete(&self, id: AtomId) -> Result<Waiting<()>, Error>;
 
     fn wait(&self, id: AtomId) -> Waiting<Atom>;

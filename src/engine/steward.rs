@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Error;
-use super::core::{Core, Deletion, Wanted, tightens};
+use super::core::{Core, Deletion, tightens};
+use super::create::Wanted;
 use crate::atom::{Atom, AtomId, AtomSpec, PlannedRetry};
 use crate::crash;
 use crate::driver::{Command, Driver, DriverError, Observation, Order, Remembered, Sighting};
@@ -316,8 +317,9 @@ impl<D: Driver> Work<D> {
             None => {
                 let attempt = atom.attempt() + 1;
                 let retry_of = Some(atom.id());
-                let wanted = Wanted { order, around: None, attempt, retry_of };
-                self.core.record_created(wanted, |_, _| ()).map(drop)
+                let (around, followed) = (None, false);
+                let wanted = Wanted { order, around, followed, attempt, retry_of };
+                self.core.create_one(wanted).map(drop)
             }
             Some(secret) => self.withdraw(order, atom, secret),
         };

@@ -43,6 +43,11 @@ impl Draft<'_> {
         &self.decided.view
     }
 
+    /// The number of the last event that was decided, by this change or before it.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.decided.seq + self.entries.len() as u64
+    }
+
     /// Applies a fact and appends its record; gives the atom as it is afterwards.
     ///
     /// A detail over [`MAX_DETAIL_BYTES`] is cut.

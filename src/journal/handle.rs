@@ -25,7 +25,7 @@ use super::view::View;
 use super::visible::Ended;
 use super::watch::AtomWatch;
 use crate::atom::{Atom, AtomId};
-use crate::wakers::block_on_poll;
+use crate::wakers::{block_on, block_on_poll};
 
 /// The journal of a store: decides, appends, acknowledges, remembers.
 ///
@@ -179,6 +179,22 @@ impl Journal {
     ) -> Result<Option<T>, JournalError> {
         let mut watch = self.watch(atom);
         block_on_poll(deadline, |context| watch.poll(context, &mut done)).transpose()
+    }
+
+    /// Blocks until the event with this number is acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Closed`] and [`JournalError::Poisoned`].
+    pub(crate) fn wait_for(&self, seq: u64) -> Result<(), JournalError> {
+        let (visible, mut key) = (&self.inner.core.visible, None);
+        let acknowledged = block_on(std::future::poll_fn(|context| {
+            visible.poll_event(seq, &mut key, context.waker()).map_ok(drop)
+        }));
+        if let Some(key) = key {
+            visible.unfollow(key);
+        }
+        acknowledged
     }
 
     /// As [`Journal::wait_until`], for those who must not block.

@@ -8,7 +8,7 @@ use crate::atom::{Atom, AtomId, Known, PlannedRetry};
 use crate::lifecycle::{Life, Rejection, State, transition};
 use crate::time::Timestamp;
 
-/// The atoms that exist, and who has which name.
+/// The atoms that exist, and who has which name and key.
 ///
 /// [`View::apply`] is the one way in: for what happens now, for what the
 /// writer made durable, and for what is replayed.
@@ -16,6 +16,8 @@ use crate::time::Timestamp;
 pub struct View {
     atoms: BTreeMap<AtomId, Atom>,
     names: HashMap<Arc<str>, AtomId>,
+    /// The first of the atoms with a key: the others retry it.
+    keys: HashMap<Arc<str>, AtomId>,
 }
 
 /// The parts of a view that one fact can change, as they were before it.
@@ -23,6 +25,7 @@ pub struct View {
 pub(crate) struct Before {
     atoms: Vec<(AtomId, Option<Atom>)>,
     names: Vec<(Arc<str>, Option<AtomId>)>,
+    keys: Vec<(Arc<str>, Option<AtomId>)>,
 }
 
 /// Why a fact does not fit what is known. Nothing was changed or written.
@@ -43,6 +46,14 @@ pub enum Unfit {
     NameInUse {
         /// The name.
         name: String,
+        /// Who has it.
+        by: AtomId,
+    },
+    /// Another atom was created with the key.
+    #[error("the key {key:?} is in use by atom {by}")]
+    KeyInUse {
+        /// The key.
+        key: String,
         /// Who has it.
         by: AtomId,
     },
@@ -91,6 +102,14 @@ impl View {
         if self.atoms.contains_key(&id) {
             return Err(Unfit::IdInUse(id));
         }
+        if let Some(key) = creation.spec.get_key()
+            && let Some(first) = self.keyed(key)
+        {
+            let retried = creation.retry_of.and_then(|of| self.atoms.get(&of));
+            if retried.is_none_or(|retried| retried.spec().get_key() != Some(key)) {
+                return Err(Unfit::KeyInUse { key: key.to_owned(), by: first.id() });
+            }
+        }
         if let Some(name) = creation.spec.get_name() {
             match self.names.get(name) {
                 Some(by) if Some(*by) != creation.retry_of => {
@@ -98,6 +117,9 @@ impl View {
                 }
                 Some(_) | None => self.names.insert(name.into(), id),
             };
+        }
+        if let Some(key) = creation.spec.get_key() {
+            self.keys.entry(key.into()).or_insert(id);
         }
         if let Some(replaced) = creation.retry_of.and_then(|of| self.atoms.get_mut(&of)) {
             let known = replaced.known().clone();
@@ -122,27 +144,37 @@ impl View {
                 self.names.remove(name);
             }
         }
+        if let Some(key) = atom.spec().get_key()
+            && self.keys.get(key) == Some(&atom.id())
+        {
+            // It passes to the first of those that retry it, if one does.
+            let retries = atom.replaced_by().into_iter().flat_map(|_| self.atoms.values());
+            let retries = retries.filter(|other| other.spec().get_key() == Some(key));
+            match retries.min_by_key(|other| other.attempt()).map(Atom::id) {
+                Some(next) => self.keys.insert(key.into(), next),
+                None => self.keys.remove(key),
+            };
+        }
     }
 
     /// What [`View::apply`] of this fact could change, as it is now.
     pub(crate) fn before(&self, id: AtomId, fact: &Fact) -> Before {
         let mut ids = vec![id];
-        let mut names: Vec<Arc<str>> = Vec::new();
+        let mut specs = Vec::new();
         if let Fact::Created(creation) = fact {
             ids.extend(creation.retry_of);
-            names.extend(creation.spec.get_name().map(Arc::from));
+            specs.push(&*creation.spec);
         }
-        let named = ids.iter().filter_map(|id| self.atoms.get(id)?.name());
-        names.extend(named.map(Arc::from));
+        specs.extend(ids.iter().filter_map(|id| self.atoms.get(id)).map(Atom::spec));
+        let who = |known: &HashMap<Arc<str>, AtomId>, text: &str| {
+            (Arc::from(text), known.get(text).copied())
+        };
+        let names = specs.iter().filter_map(|spec| spec.get_name());
+        let keys = specs.iter().filter_map(|spec| spec.get_key());
         Before {
-            atoms: ids.into_iter().map(|id| (id, self.atoms.get(&id).cloned())).collect(),
-            names: names
-                .into_iter()
-                .map(|name| {
-                    let by = self.names.get(&name).copied();
-                    (name, by)
-                })
-                .collect(),
+            names: names.map(|name| who(&self.names, name)).collect(),
+            keys: keys.map(|key| who(&self.keys, key)).collect(),
+            atoms: ids.iter().map(|id| (*id, self.atoms.get(id).cloned())).collect(),
         }
     }
 
@@ -154,11 +186,13 @@ impl View {
                 None => self.atoms.remove(&id),
             };
         }
-        for (name, by) in before.names {
-            match by {
-                Some(id) => self.names.insert(name, id),
-                None => self.names.remove(&name),
-            };
+        for (known, before) in [(&mut self.names, before.names), (&mut self.keys, before.keys)] {
+            for (text, by) in before {
+                match by {
+                    Some(id) => known.insert(text, id),
+                    None => known.remove(&text),
+                };
+            }
         }
     }
 
@@ -167,6 +201,12 @@ impl View {
         let atom = Atom::from(known);
         if let (Some(name), None) = (atom.name(), atom.replaced_by()) {
             self.names.insert(name.into(), atom.id());
+        }
+        if let Some(key) = atom.spec().get_key() {
+            let known = self.keyed(key).map(Atom::attempt);
+            if known.is_none_or(|attempt| atom.attempt() < attempt) {
+                self.keys.insert(key.into(), atom.id());
+            }
         }
         self.atoms.insert(atom.id(), atom);
     }
@@ -179,6 +219,11 @@ impl View {
     /// The atom that has this name now.
     pub fn named(&self, name: &str) -> Option<&Atom> {
         self.names.get(name).and_then(|id| self.atoms.get(id))
+    }
+
+    /// The atom that was created with this key: the first one, if it was retried.
+    pub fn keyed(&self, key: &str) -> Option<&Atom> {
+        self.keys.get(key).and_then(|id| self.atoms.get(id))
     }
 
     /// The atoms with ids from `first` to `last`, both included.

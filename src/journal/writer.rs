@@ -92,10 +92,16 @@ fn write(core: &Core, group: Group) -> Result<(), String> {
                 Ok(true)
             }
         })
-        .and_then(|synced| match core.visible.publish(records) {
-            Ok(()) => Ok(synced),
-            // Our own invariant: what was decided by the same function must fit again.
-            Err(unfit) => Err(format!("an event that was accepted does not fit: {unfit}")),
+        .and_then(|synced| {
+            // Whoever sees an event finds it durable.
+            if let (true, Some(last)) = (synced, last) {
+                core.queue.lock().synced = last;
+            }
+            match core.visible.publish(records) {
+                Ok(()) => Ok(synced),
+                // Our own invariant: what was decided by the same function must fit again.
+                Err(unfit) => Err(format!("an event that was accepted does not fit: {unfit}")),
+            }
         });
     let synced = match written {
         Ok(synced) => synced,
@@ -118,7 +124,6 @@ fn write(core: &Core, group: Group) -> Result<(), String> {
         }
         Durability::Sync | Durability::Batched(_) | Durability::Memory => {
             queue.due = None;
-            queue.synced = last.unwrap_or(queue.synced);
         }
     }
     drop(queue);
