@@ -70,8 +70,8 @@ pub use durability::Durability;
 pub use engine::ProcessEngine;
 pub use engine::{
     CreateRequest, DeleteRequest, Engine, EngineOptions, Error, EventStream, Events, GetRequest,
-    JournaledEngine, ListRequest, LogStream, Logs, LogsRequest, OnClose, StopRequest, Subscription,
-    WaitManyRequest, WaitRequest, Waiting,
+    JournaledEngine, LabelSelector, ListRequest, LogStream, Logs, LogsRequest, OnClose,
+    StopRequest, Subscription, WaitManyRequest, WaitRequest, Waiting,
 };
 pub use init::init;
 pub use journal::Retention;

@@ -4,6 +4,8 @@
 
 mod cli_harness;
 
+use caesium::Engine;
+use caesium::driver::memory::{Act, MemoryDriver, World};
 use cli_harness::{Place, Running, alive, text};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -59,6 +61,69 @@ fn ps_as_json_has_every_field() {
         assert!(time.ends_with('Z') && time.parse::<caesium::Timestamp>().is_ok(), "{time}");
     }
     assert_eq!(text(&atoms[0], "id").parse::<uuid::Uuid>().unwrap().get_version_num(), 7);
+}
+
+#[test]
+fn ps_narrows_by_state_result_label_name_and_time_and_pages() {
+    let place = Place::new();
+    place.sh(&["--name", "build-1", "--label", "team=blue"], "exit 0");
+    place.sh(&["--name", "build-2", "--label", "team=red"], "exit 3");
+    place.sh(&["--name", "test-1", "--label", "team=blue", "--label", "slow=yes"], "exit 3");
+    place.orphan("living", PATIENT);
+    let names = |args: &[&str]| -> Vec<String> {
+        let atoms = place.json([&["ps", "--json"], args].concat());
+        atoms.iter().map(|atom| text(atom, "name")).collect()
+    };
+    assert_eq!(names(&[]), ["living"]);
+    assert_eq!(names(&["-a"]), ["build-1", "build-2", "test-1", "living"]);
+    assert_eq!(names(&["--state", "stopped"]), ["build-1", "build-2", "test-1"]);
+    assert_eq!(names(&["--state", "stopped", "--state", "running"]).len(), 4);
+    assert_eq!(names(&["--result", "failure"]), ["build-2", "test-1"]);
+    assert_eq!(names(&["-a", "--label", "team=blue"]), ["build-1", "test-1"]);
+    assert_eq!(names(&["-a", "--label", "team!=blue"]), ["build-2", "living"]);
+    assert_eq!(names(&["-a", "--label", "team", "--label", "!slow"]), ["build-1", "build-2"]);
+    assert_eq!(names(&["-a", "--name", "build-*"]), ["build-1", "build-2"]);
+    assert_eq!(names(&["-a", "--newest", "--limit", "2"]), ["living", "test-1"]);
+    assert_eq!(names(&["-a", "--since", "1h"]).len(), 4);
+    assert_eq!(names(&["-a", "--before", "1h"]).len(), 0);
+    let first = place.json(["ps", "-a", "--json", "--limit", "1"]);
+    assert_eq!(
+        names(&["-a", "--limit", "2", "--after", &text(&first[0], "id")]),
+        ["build-2", "test-1"]
+    );
+    let table = place.ok(["ps", "--state", "created"]);
+    assert_eq!(table, "ID  NAME  STATE  RESULT  AGE  COMMAND\n");
+    for (args, hint) in [
+        (["--state", "sleeping"], "possible values: created, running"),
+        (["--result", "bad"], "possible values: success, failure"),
+        (["--label", "=x"], "a label selector is"),
+        (["--after", "x"], "not an atom id"),
+    ] {
+        let done = place.run([&["ps"], &args[..]].concat());
+        assert!(done.refused(2).contains(hint), "{done:?}");
+    }
+}
+
+#[test]
+fn ps_pages_through_many() {
+    let place = Place::new();
+    let engine = caesium::EngineOptions::new()
+        .open_with(place.store(), |_| Ok(MemoryDriver::new(World::new())))
+        .unwrap();
+    let spec = Act::Exit(0).spec();
+    let created = engine.create_many(vec![spec.into(); 1201]).unwrap();
+    let ids: Vec<String> = created.into_iter().map(|atom| atom.unwrap().id().to_string()).collect();
+    engine.close().unwrap();
+    let listed = place.atoms();
+    assert!(listed.iter().map(|atom| text(atom, "id")).eq(ids.iter().cloned()));
+    let table = place.ok(["ps", "-a"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 1 + ids.len());
+    assert!(lines[1..].iter().zip(&ids).all(|(line, id)| {
+        let shown = line.split(' ').next().unwrap();
+        shown.len() >= 13 && id.starts_with(shown)
+    }));
+    assert_eq!(place.json(["ps", "-a", "--json", "--limit", "700"]).len(), 700);
 }
 
 #[test]

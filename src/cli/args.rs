@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueHint};
 
 use super::values::{self, Moment};
-use crate::atom::{Leftovers, Resource};
-use crate::lifecycle::Drawing;
+use crate::atom::{AtomId, Leftovers, Resource};
+use crate::engine::LabelSelector;
+use crate::lifecycle::{Drawing, Outcome, State};
 use crate::log::Stream;
 
 /// Supervised processes that never lose how they ended.
@@ -168,6 +169,33 @@ pub(super) struct Ps {
     /// Also those that have stopped
     #[arg(short, long)]
     pub(super) all: bool,
+    /// Only those in this state, or in one of these, stopped ones included
+    #[arg(long, value_name = "STATE", value_parser = values::state())]
+    pub(super) state: Vec<State>,
+    /// Only those that ended like this, or like one of these
+    #[arg(long, value_name = "RESULT", value_parser = values::outcome())]
+    pub(super) result: Vec<Outcome>,
+    /// Only those whose labels fit: KEY=VALUE, KEY!=VALUE, KEY or !KEY; more than one must all fit
+    #[arg(long, value_name = "SELECTOR")]
+    pub(super) label: Vec<LabelSelector>,
+    /// Only those whose name fits: * stands for any characters, ? for any one
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) name: Option<String>,
+    /// Only those created since this time: 2026-01-02T03:04:05Z, or 10m for ten minutes ago
+    #[arg(long, value_name = "TIME", value_parser = values::moment)]
+    pub(super) since: Option<Moment>,
+    /// Only those created before this time
+    #[arg(long, value_name = "TIME", value_parser = values::moment)]
+    pub(super) before: Option<Moment>,
+    /// The newest first
+    #[arg(long)]
+    pub(super) newest: bool,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<usize>,
+    /// Only those that come after the atom with this whole id: the next page
+    #[arg(long, value_name = "ID")]
+    pub(super) after: Option<AtomId>,
     /// One JSON object per atom and line
     #[arg(long)]
     pub(super) json: bool,

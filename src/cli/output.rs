@@ -94,42 +94,48 @@ fn colour(atom: &Atom) -> &'static str {
     }
 }
 
-/// A table of aligned columns.
+/// A table of aligned columns, written piece by piece.
 pub(super) struct Table {
-    header: Vec<&'static str>,
+    header: Option<Vec<String>>,
+    titles: Vec<&'static str>,
+    widths: Vec<usize>,
     rows: Vec<(Vec<String>, &'static str)>,
 }
 
 impl Table {
-    pub(super) fn new(header: &[&'static str]) -> Self {
-        Self { header: header.to_vec(), rows: Vec::new() }
+    pub(super) fn new(titles: &[&'static str]) -> Self {
+        Self {
+            header: Some(titles.iter().map(ToString::to_string).collect()),
+            titles: titles.to_vec(),
+            widths: titles.iter().map(|title| title.len()).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// A row of the atom's.
     pub(super) fn row(&mut self, atom: &Atom, cells: Vec<String>) {
+        for (width, cell) in self.widths.iter_mut().zip(&cells) {
+            *width = (*width).max(cell.chars().count());
+        }
         self.rows.push((cells, colour(atom)));
     }
 
-    /// Writes it; the cells under `coloured` have their rows' colours.
-    pub(super) fn write(&self, out: &mut impl Write, coloured: Option<&[&str]>) -> io::Result<()> {
-        let widths: Vec<usize> = self
-            .header
-            .iter()
-            .enumerate()
-            .map(|(column, title)| {
-                let cells = self.rows.iter().map(|(cells, _)| cells[column].chars().count());
-                cells.chain([title.len()]).max().unwrap_or_default()
-            })
-            .collect();
-        let header: Vec<String> = self.header.iter().map(ToString::to_string).collect();
-        let rows = std::iter::once((&header, "")).chain(self.rows.iter().map(|(r, c)| (r, *c)));
-        for (cells, colour) in rows {
+    /// Writes what was not written yet, the header first; the cells under `coloured` have their rows' colours.
+    /// What comes later is never narrower.
+    pub(super) fn write(
+        &mut self,
+        out: &mut impl Write,
+        coloured: Option<&[&str]>,
+    ) -> io::Result<()> {
+        let header = self.header.take().map(|header| (header, ""));
+        let rows = std::mem::take(&mut self.rows);
+        for (cells, colour) in header.into_iter().chain(rows) {
             let mut line = String::new();
             for (column, cell) in cells.iter().enumerate() {
                 let last = column + 1 == cells.len();
-                let padding = if last { 0 } else { widths[column] - cell.chars().count() + 2 };
+                let padding = if last { 0 } else { self.widths[column] - cell.chars().count() + 2 };
                 let painted = !colour.is_empty()
-                    && coloured.is_some_and(|titles| titles.contains(&self.header[column]));
+                    && coloured.is_some_and(|titles| titles.contains(&self.titles[column]));
                 if painted {
                     let _ = write!(line, "\x1b[{colour}m{cell}\x1b[0m{:padding$}", "");
                 } else {

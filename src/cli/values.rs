@@ -9,7 +9,7 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::atom::{HIDDEN, Leftovers, Resource};
-use crate::lifecycle::Drawing;
+use crate::lifecycle::{Drawing, Outcome, State};
 use crate::log::Stream;
 use crate::time::{Timestamp, now};
 
@@ -133,6 +133,14 @@ where
 
 pub(super) fn leftovers() -> impl TypedValueParser<Value = Leftovers> {
     named(Leftovers::ALL.iter().map(|leftovers| leftovers.as_str()))
+}
+
+pub(super) fn state() -> impl TypedValueParser<Value = State> {
+    named(State::ALL.iter().map(|state| state.as_str()))
+}
+
+pub(super) fn outcome() -> impl TypedValueParser<Value = Outcome> {
+    named(Outcome::ALL.iter().map(|outcome| outcome.as_str()))
 }
 
 pub(super) fn stream() -> impl TypedValueParser<Value = Stream> {

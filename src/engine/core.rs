@@ -10,7 +10,7 @@ use super::served::Served;
 use super::wait::{Until, UntilMany, Waiting, has_stopped};
 use super::{
     CreateRequest, Error, Events, GetRequest, ListRequest, Logs, LogsRequest, StopRequest,
-    Subscription, find,
+    Subscription, find, list,
 };
 use crate::atom::{Atom, AtomId};
 use crate::crash;
@@ -137,10 +137,7 @@ impl<D: Driver> Served for Core<D> {
     }
 
     fn list(&self, request: &ListRequest) -> Result<Vec<Atom>, Error> {
-        let limit = request.limit.unwrap_or(usize::MAX);
-        Ok(self.journal.with_view(|view| {
-            view.atoms().filter(|atom| request.matches(atom)).take(limit).cloned().collect()
-        }))
+        Ok(list::list(&self.journal, request))
     }
 
     fn create(

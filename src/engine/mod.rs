@@ -9,11 +9,13 @@ mod events;
 mod feed;
 mod find;
 mod journaled;
+mod list;
 mod logs;
 mod options;
 #[cfg(target_os = "linux")]
 mod process;
 mod request;
+mod select;
 mod served;
 mod steward;
 mod wait;
@@ -30,6 +32,7 @@ pub use request::{
     CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, StopRequest,
     WaitManyRequest, WaitRequest,
 };
+pub use select::{BadSelector, LabelSelector};
 pub use wait::Waiting;
 
 use crate::atom::{Atom, AtomId};
@@ -52,7 +55,7 @@ pub trait Engine: Send + Sync {
     /// [`Error::NotFound`].
     fn get(&self, request: &GetRequest) -> Result<Atom, Error>;
 
-    /// The atoms that fit, in the order of their creation.
+    /// The atoms that fit, or a page of them, in the order of their creation.
     ///
     /// # Errors
     ///

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::select::{LabelSelector, fits};
 use crate::atom::{Atom, AtomId, AtomSpec};
 use crate::driver::Surroundings;
 use crate::lifecycle::{Outcome, State};
@@ -17,6 +18,29 @@ pub struct GetRequest {
 }
 
 /// Asks for the atoms that fit: all, unless narrowed.
+///
+/// They come in the order of their ids, which is that of their creation (an id that a caller chose
+/// counts from when it was made). To have many of them page by page, set a [limit](Self::limit), and
+/// ask again [after](Self::after) the last one of the page before, until a page is not full. What is deleted
+/// or created meanwhile moves nothing else.
+///
+/// ```
+/// use caesium::{AtomId, Engine, Error, ListRequest};
+///
+/// /// All ids, by pages of at most 500 atoms.
+/// fn ids(engine: &dyn Engine) -> Result<Vec<AtomId>, Error> {
+///     let mut ids = Vec::new();
+///     let mut request = ListRequest::all().limit(500);
+///     loop {
+///         let page = engine.list(&request)?;
+///         ids.extend(page.iter().map(|atom| atom.id()));
+///         match page.last() {
+///             Some(last) if page.len() == 500 => request = request.after(last.id()),
+///             _ => return Ok(ids),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ListRequest {
@@ -28,9 +52,15 @@ pub struct ListRequest {
     pub states: Vec<State>,
     /// With one of these outcomes; with any or none when empty.
     pub outcomes: Vec<Outcome>,
-    /// With all of these labels: key and value.
-    pub labels: Vec<(String, String)>,
-    /// At most this many, the oldest first.
+    /// With labels that fit all of these.
+    pub labels: Vec<LabelSelector>,
+    /// With a name that fits this pattern: `*` stands for any characters, `?` for any one.
+    pub name: Option<String>,
+    /// After this one in the order of the list, whether it still exists or not.
+    pub after: Option<AtomId>,
+    /// The newest first.
+    pub newest_first: bool,
+    /// At most this many.
     pub limit: Option<usize>,
 }
 
@@ -169,29 +199,59 @@ impl ListRequest {
         self
     }
 
-    /// Only those with this label.
+    /// Only those with this label and value.
     #[must_use]
-    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.push((key.into(), value.into()));
+    pub fn label(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.select(LabelSelector::equals(key, value))
+    }
+
+    /// Only those whose labels fit.
+    #[must_use]
+    pub fn select(mut self, selector: LabelSelector) -> Self {
+        self.labels.push(selector);
         self
     }
 
-    /// Whether the atom fits; the limit aside.
+    /// Only those with a name that fits: `*` stands for any characters, `?` for any one.
+    #[must_use]
+    pub fn name(mut self, pattern: impl Into<String>) -> Self {
+        self.name = Some(pattern.into());
+        self
+    }
+
+    /// Only those that come after this one: the next page.
+    #[must_use]
+    pub fn after(mut self, id: AtomId) -> Self {
+        self.after = Some(id);
+        self
+    }
+
+    /// The newest first.
+    #[must_use]
+    pub fn newest_first(mut self) -> Self {
+        self.newest_first = true;
+        self
+    }
+
+    /// Whether the atom fits; limit and place in the list aside.
     pub fn matches(&self, atom: &Atom) -> bool {
         let created = atom.created_at();
-        let labels = || atom.labels();
         self.since.is_none_or(|since| created >= since)
             && self.before.is_none_or(|before| created < before)
             && (self.states.is_empty() || self.states.contains(&atom.state()))
             && (self.outcomes.is_empty()
                 || atom.result().is_some_and(|outcome| self.outcomes.contains(&outcome)))
             && self
-                .labels
-                .iter()
-                .all(|(key, value)| labels().get(key.as_str()) == Some(&value.as_str()))
+                .name
+                .as_deref()
+                .is_none_or(|pattern| atom.name().is_some_and(|name| fits(pattern, name)))
+            && (self.labels.is_empty() || {
+                let labels = atom.labels();
+                self.labels.iter().all(|selector| selector.matches(&labels))
+            })
     }
 
-    /// At most `count`, the oldest first.
+    /// At most `count`.
     #[must_use]
     pub fn limit(mut self, count: usize) -> Self {
         self.limit = Some(count);

@@ -1,6 +1,7 @@
 //! The fold of all records: the atoms that exist.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::record::{Creation, Fact, Note};
@@ -229,6 +230,18 @@ impl View {
     /// The atoms with ids from `first` to `last`, both included.
     pub fn between(&self, first: AtomId, last: AtomId) -> impl Iterator<Item = &Atom> {
         self.atoms.range(first..=last).map(|(_, atom)| atom)
+    }
+
+    /// The atoms after one, which need not exist, or all; by their ids, ascending or descending.
+    pub(crate) fn after(
+        &self,
+        id: Option<AtomId>,
+        descending: bool,
+    ) -> impl Iterator<Item = &Atom> {
+        let before = id.filter(|_| descending).map_or(Bound::Unbounded, Bound::Excluded);
+        let after = id.filter(|_| !descending).map_or(Bound::Unbounded, Bound::Excluded);
+        let mut atoms = self.atoms.range((after, before)).map(|(_, atom)| atom);
+        std::iter::from_fn(move || if descending { atoms.next_back() } else { atoms.next() })
     }
 
     /// All atoms, in the order of their ids.

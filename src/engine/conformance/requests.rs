@@ -132,7 +132,7 @@ fn lists(fixture: &dyn Fixture) {
     else {
         return;
     };
-    let first = ended(&*engine, &create(&*engine, good.label("team", "a")));
+    let first = ended(&*engine, &create(&*engine, good.label("team", "a").name("nightly")));
     let second = ended(&*engine, &create(&*engine, bad.label("team", "b")));
     let third = create(&*engine, long.label("team", "a"));
     let ids = |request: ListRequest| -> Vec<AtomId> {
@@ -151,6 +151,22 @@ fn lists(fixture: &dyn Fixture) {
     assert_eq!(ids(ListRequest::all().label("team", "c")), []);
     assert_eq!(ids(ListRequest::all().since(second.created_at())), [b, c]);
     assert_eq!(ids(ListRequest::all().before(second.created_at())), [a]);
+    for (selector, fits) in [
+        ("team=a", &[a, c][..]),
+        ("team!=a", &[b]),
+        ("team", &[a, b, c]),
+        ("!team", &[]),
+        ("!other", &[a, b, c]),
+    ] {
+        assert_eq!(ids(ListRequest::all().select(selector.parse().unwrap())), fits, "{selector}");
+    }
+    assert_eq!(ids(ListRequest::all().name("night*")), [a]);
+    assert_eq!(ids(ListRequest::all().name("?")), []);
+    assert_eq!(ids(ListRequest::all().newest_first()), [c, b, a]);
+    assert_eq!(ids(ListRequest::all().after(a)), [b, c]);
+    assert_eq!(ids(ListRequest::all().after(a).limit(1)), [b]);
+    assert_eq!(ids(ListRequest::all().newest_first().after(b)), [a]);
+    assert_eq!(ids(ListRequest::all().after(c)), []);
     engine.stop(&StopRequest::from(c).force()).unwrap();
 }
 
