@@ -9,17 +9,36 @@ use std::time::Duration;
 
 use caesium::atom::Limits;
 use caesium::driver::memory::Act;
+use caesium::driver::process::Supervision;
 use caesium::engine::LogsRequest;
 use caesium::engine::conformance::{self, Fixture};
 use caesium::lifecycle::Reason;
 use caesium::log::LogItem;
-use caesium::{Atom, AtomSpec, Engine, ProcessEngine};
+use caesium::{Atom, AtomSpec, Engine, EngineOptions, ProcessEngine};
 
 struct Processes {
     dir: tempfile::TempDir,
+    by: By,
+}
+
+/// Who supervises, and what contains.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum By {
+    Host,
+    KeeperWithCgroups,
+    KeeperWithReapers,
 }
 
 impl Processes {
+    fn new(by: By) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), by }
+    }
+
+    fn keeper(&self) -> EngineOptions {
+        let options = ProcessEngine::options().supervision(Supervision::Keeper);
+        options.keeper_program(env!("CARGO_BIN_EXE_caesium"))
+    }
+
     /// A file that may be executed, and that the kernel cannot make sense of.
     fn garbage(&self) -> PathBuf {
         let path = self.dir.path().join("garbage");
@@ -39,7 +58,12 @@ fn sh(script: &str) -> AtomSpec {
 impl Fixture for Processes {
     fn engine(&self) -> Box<dyn Engine> {
         let store = tempfile::tempdir_in(self.dir.path()).unwrap().keep();
-        Box::new(ProcessEngine::open(store.join("store")).unwrap())
+        let options = match self.by {
+            By::Host => ProcessEngine::options().supervision(Supervision::InHost),
+            By::KeeperWithCgroups => self.keeper(),
+            By::KeeperWithReapers => self.keeper().cgroups(false),
+        };
+        Box::new(options.open(store.join("store")).unwrap())
     }
 
     fn spec(&self, act: &Act) -> Option<AtomSpec> {
@@ -61,6 +85,10 @@ impl Fixture for Processes {
             Act::FailToStart(Reason::BadWorkdir) => sh("exit 0").workdir("/nonexistent"),
             Act::FailToStart(Reason::BadStdin) => sh("exit 0").stdin_file("/nonexistent"),
             Act::FailToStart(Reason::BadUser) => sh("exit 0").user("no-such-user-here"),
+            // The keeper sets it.
+            Act::FailToStart(Reason::LimitUnsupported) if self.by == By::KeeperWithCgroups => {
+                return None;
+            }
             Act::FailToStart(Reason::LimitUnsupported) => {
                 sh("exit 0").limits(Limits { memory: Some(1 << 30), ..Limits::default() })
             }
@@ -80,5 +108,15 @@ impl Fixture for Processes {
 
 #[test]
 fn the_process_driver_conforms() {
-    conformance::run(&Processes { dir: tempfile::tempdir().unwrap() });
+    conformance::run(&Processes::new(By::Host));
+}
+
+#[test]
+fn the_keeper_conforms() {
+    conformance::run(&Processes::new(By::KeeperWithCgroups));
+}
+
+#[test]
+fn the_keeper_conforms_without_cgroups() {
+    conformance::run(&Processes::new(By::KeeperWithReapers));
 }
