@@ -84,5 +84,7 @@ pub use time::Timestamp;
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::crash::POINTS;
+    #[cfg(target_os = "linux")]
+    pub use crate::driver::process::fuzzing::{keeper, keeper_seeds};
     pub use crate::journal::fuzzing::{frame, lifecycle, salvage, segment};
 }

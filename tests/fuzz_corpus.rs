@@ -49,6 +49,18 @@ fn every_salvage_seed_passes() {
     replay("salvage", caesium::fuzzing::salvage);
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn every_keeper_seed_passes() {
+    if std::env::var_os("UPDATE_CORPUS").is_some() {
+        fs::create_dir_all(corpus("keeper")).unwrap();
+        for (name, seed) in caesium::fuzzing::keeper_seeds() {
+            fs::write(corpus("keeper").join(name), seed).unwrap();
+        }
+    }
+    replay("keeper", caesium::fuzzing::keeper);
+}
+
 /// A closed segment, the same while it was open, and what could become of it.
 fn make_broken_seeds() {
     if std::env::var_os("UPDATE_CORPUS").is_none() {

@@ -200,14 +200,7 @@ impl<'a> Marker<'a> {
 
     /// Who reaps it, if somebody does.
     pub(super) fn reaper(self) -> Option<Identity> {
-        let (_, bytes) = self.read()?;
-        let place = options().deserialize(bytes.get(..PLACE_BYTES)?).ok()?;
-        let (pid, rest) = bytes.get(REAPER..)?.split_first_chunk()?;
-        let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-        let (start_time, rest) = rest.split_first_chunk()?;
-        let (start_time, inode) = (number(start_time), number(rest.first_chunk()?));
-        let pid = u32::from_le_bytes(*pid);
-        (pid != 0).then_some(Identity { pid, start_time, inode, place })
+        reaper_of(&self.read()?.1)
     }
 
     /// Writes down how its leader ended, which is about to be reaped.
@@ -221,14 +214,7 @@ impl<'a> Marker<'a> {
 
     /// How its leader ended, if whoever reaped it has written that down.
     pub(super) fn reaped(self) -> Option<(Timestamp, WaitStatus, Usage)> {
-        let (_, bytes) = self.read()?;
-        match Word::decode(bytes.get(RECORD..)?.first_chunk()?)? {
-            Word::Ended(ended) => Some(ended.told()),
-            Word::Forked { .. }
-            | Word::NotForked { .. }
-            | Word::Left { .. }
-            | Word::Counted { .. } => None,
-        }
+        reaped_of(&self.read()?.1)
     }
 
     /// The file, for a child and its reaper to write into.
@@ -278,28 +264,18 @@ impl<'a> Marker<'a> {
 
     /// How it ended, if that was written down.
     pub(super) fn ending(self) -> Option<Observation> {
-        let (_, bytes) = self.read()?;
-        let (length, rest) = bytes.get(ENDING..)?.split_first_chunk()?;
-        let (crc, rest) = rest.split_first_chunk()?;
-        let payload = rest.get(..u16::from_le_bytes(*length).into())?;
-        if payload.is_empty() || crc32c::crc32c(payload) != u32::from_le_bytes(*crc) {
-            return None;
-        }
-        options().deserialize(payload).ok()
+        ending_of(&self.read()?.1)
     }
 
     /// What the file tells of the start.
     pub(super) fn trace(self) -> Trace {
-        let Some((spawned, bytes)) = self.read() else { return Trace::Nothing };
-        let place = bytes.get(..PLACE_BYTES).and_then(|place| options().deserialize(place).ok());
-        let Some(place) = place else { return Trace::Nothing };
-        let handle = bytes.get(PLACE_BYTES..PLACE_BYTES + HANDLE_BYTES);
-        let identity = handle.and_then(Identity::from_handle);
-        if spawned || bytes.get(EXECUTING) == Some(&1) {
-            Trace::Spawned(place, identity)
-        } else {
-            Trace::Prepared(place, identity)
-        }
+        self.read().map_or(Trace::Nothing, |(spawned, bytes)| trace_of(spawned, &bytes))
+    }
+
+    /// Reads a marker of any bytes.
+    #[cfg(feature = "test-util")]
+    pub(super) fn fuzz(bytes: &[u8]) {
+        let _ = (trace_of(false, bytes), reaper_of(bytes), reaped_of(bytes), ending_of(bytes));
     }
 
     fn write(self, bytes: &[u8], at: usize) -> io::Result<()> {
@@ -313,6 +289,50 @@ impl<'a> Marker<'a> {
         }
         Some((false, fs::read(self.prepared()).ok()?))
     }
+}
+
+fn place_of(bytes: &[u8]) -> Option<Place> {
+    options().deserialize(bytes.get(..PLACE_BYTES)?).ok()
+}
+
+fn trace_of(spawned: bool, bytes: &[u8]) -> Trace {
+    let Some(place) = place_of(bytes) else { return Trace::Nothing };
+    let handle = bytes.get(PLACE_BYTES..PLACE_BYTES + HANDLE_BYTES);
+    let identity = handle.and_then(Identity::from_handle);
+    if spawned || bytes.get(EXECUTING) == Some(&1) {
+        Trace::Spawned(place, identity)
+    } else {
+        Trace::Prepared(place, identity)
+    }
+}
+
+fn reaper_of(bytes: &[u8]) -> Option<Identity> {
+    let place = place_of(bytes)?;
+    let (pid, rest) = bytes.get(REAPER..)?.split_first_chunk()?;
+    let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    let (start_time, rest) = rest.split_first_chunk()?;
+    let (start_time, inode) = (number(start_time), number(rest.first_chunk()?));
+    let pid = u32::from_le_bytes(*pid);
+    (pid != 0).then_some(Identity { pid, start_time, inode, place })
+}
+
+fn reaped_of(bytes: &[u8]) -> Option<(Timestamp, WaitStatus, Usage)> {
+    match Word::decode(bytes.get(RECORD..)?.first_chunk()?)? {
+        Word::Ended(ended) => Some(ended.told()),
+        Word::Forked { .. } | Word::NotForked { .. } | Word::Left { .. } | Word::Counted { .. } => {
+            None
+        }
+    }
+}
+
+fn ending_of(bytes: &[u8]) -> Option<Observation> {
+    let (length, rest) = bytes.get(ENDING..)?.split_first_chunk()?;
+    let (crc, rest) = rest.split_first_chunk()?;
+    let payload = rest.get(..u16::from_le_bytes(*length).into())?;
+    if payload.is_empty() || crc32c::crc32c(payload) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    options().deserialize(payload).ok()
 }
 
 fn options() -> impl Options {

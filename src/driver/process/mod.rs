@@ -20,6 +20,8 @@ mod driver;
 mod endings;
 mod exit;
 mod fork;
+#[cfg(feature = "test-util")]
+pub(crate) mod fuzzing;
 mod identity;
 mod keeper;
 mod leftovers;

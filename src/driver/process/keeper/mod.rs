@@ -4,6 +4,8 @@ mod client;
 mod conversation;
 mod daemon;
 mod execute;
+#[cfg(feature = "test-util")]
+pub(super) mod fuzzing;
 mod guard;
 mod launch;
 mod link;
