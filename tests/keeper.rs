@@ -145,3 +145,24 @@ fn an_atom_may_run_longer_than_its_start_may_take() {
         .filter(|seen| !matches!(seen, Observation::Started { .. } | Observation::Exited { .. }));
     assert_eq!(others.collect::<Vec<_>>(), []);
 }
+
+#[test]
+fn what_the_keeper_has_to_say_is_in_its_file() {
+    let world = World::new();
+    world.exit(world.start(sh("exit 0")));
+    let home = world.atoms.parent().unwrap();
+    // Somebody who is no host.
+    let stream = std::os::unix::net::UnixStream::connect(home.join("keeper.sock")).unwrap();
+    std::io::Write::write_all(&mut &stream, &[b'x'; 64]).unwrap();
+    drop(stream);
+    let deadline = Instant::now() + PATIENCE;
+    let log = loop {
+        let log = std::fs::read_to_string(home.join("keeper.log")).unwrap();
+        if log.ends_with('\n') {
+            break log;
+        }
+        assert!(Instant::now() < deadline, "{log:?}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    };
+    assert!(log.contains(" WARN ") && log.contains("no host was sent away"), "{log}");
+}

@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimi
 
 use super::guard::{self, Guards};
 use super::link::Link;
+use super::log;
 use crate::crash;
 use crate::driver::process::context::Context;
 use crate::driver::process::identity::Place;
@@ -73,6 +74,7 @@ fn serve(home: OsString, atoms: OsString) -> io::Result<()> {
     let listener = bind(&home, SOCKET)?;
     crash::point("keeper/listens");
     forget_surroundings(&home)?;
+    log::begin();
     set_child_subreaper(Some(rustix::process::getpid()))?;
     let before = raise_descriptors();
     let place = Place::here().map_err(io::Error::other)?;

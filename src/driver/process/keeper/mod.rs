@@ -9,6 +9,7 @@ pub(super) mod fuzzing;
 mod guard;
 mod launch;
 mod link;
+mod log;
 mod serve;
 mod wire;
 
