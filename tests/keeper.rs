@@ -166,3 +166,24 @@ fn what_the_keeper_has_to_say_is_in_its_file() {
     };
     assert!(log.contains(" WARN ") && log.contains("no host was sent away"), "{log}");
 }
+
+#[test]
+fn a_noisy_atom_starves_nobody() {
+    let world = World::new();
+    // As fast as it can, until it is stopped.
+    let noisy: Vec<_> = (0..2).map(|_| world.start(AtomSpec::command("yes"))).collect();
+    for atom in &noisy {
+        world.started(*atom);
+    }
+    let others: Vec<_> =
+        (0..20).map(|code| world.start(sh(&format!("echo {code}; exit {code}")))).collect();
+    for (code, atom) in (0_u8..).zip(&others) {
+        assert_eq!(world.exit(*atom).status, WaitStatus::Exited { code });
+        assert_eq!(world.output(*atom).text(), format!("{code}\n"));
+    }
+    for atom in noisy {
+        assert!(!world.output(atom).chunks.is_empty());
+        world.stop(atom, Duration::ZERO, true);
+        world.exit(atom);
+    }
+}

@@ -15,6 +15,7 @@
 //! dies is an end of file to the other.
 
 mod child;
+mod memory;
 mod plan;
 mod reaper;
 mod reaping;

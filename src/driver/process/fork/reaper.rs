@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::os::fd::RawFd;
 
 use super::child::{self, Setup};
+use super::memory;
 use super::sys::{self, Errno};
 use super::wait::{self, Child};
 use super::word::{COMM, Word};
@@ -46,8 +47,11 @@ pub(super) fn run(duty: &Duty<'_>) -> Infallible {
             let _ = sys::send(CHANNEL, &forked.encode());
             // Not before the keeper holds the leader, or has gone: until then its pid is its own.
             sys::receive_byte(CHANNEL);
+            let record_at = duty.record_at;
             let mut work = Work { leader, kill: duty.kill, ending: false, counted: 0 };
-            work.run(duty.record_at);
+            // SAFETY: what was prepared for the leader is on the heap, and is not looked at again.
+            unsafe { memory::forget_heap() };
+            work.run(record_at);
             sys::exit(0)
         }
         Err(errno) => {
