@@ -8,9 +8,9 @@ mod process_harness;
 use std::time::{Duration, Instant};
 
 use caesium::driver::process::ProcessOptions;
-use caesium::driver::{Command, Driver, Observation, Order};
+use caesium::driver::{Command, Driver, Observation, Order, Remembered};
 use caesium::lifecycle::{Outcome, WaitStatus};
-use caesium::{AtomId, AtomSpec};
+use caesium::{AtomId, AtomSpec, State};
 use process_harness::{PATIENCE, World, keeper, lives, sh, signal, wait_gone};
 use rustix::process::Signal;
 
@@ -186,4 +186,40 @@ fn a_noisy_atom_starves_nobody() {
         world.stop(atom, Duration::ZERO, true);
         world.exit(atom);
     }
+}
+
+#[test]
+fn what_is_printed_between_two_keepers_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("gate"), rustix::fs::Mode::RWXU).unwrap();
+    let world = World::at(dir.path().join("atoms"));
+    let spec =
+        sh("echo before; read x < gate; seq 1000; echo after >&2; exit 3").workdir(dir.path());
+    let atom = world.start(spec.clone());
+    let (pid, handle, at) = world.started(atom);
+    process_harness::read_until(&mut *world.log(atom, process_harness::following()), "before\n");
+    let keeper = keeper(&world);
+    world.driver.close();
+    signal(keeper, Signal::KILL);
+    wait_gone(keeper);
+    // The guard has seen that, and has opened the pipes, when it has reaped the keeper.
+    let deadline = Instant::now() + PATIENCE;
+    while std::path::Path::new(&format!("/proc/{keeper}")).exists() {
+        assert!(Instant::now() < deadline, "the keeper is not reaped");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    std::fs::write(dir.path().join("gate"), "\n").unwrap();
+    wait_gone(pid);
+    let next = World::at(dir.path().join("atoms"));
+    next.look(Remembered {
+        handle: Some(handle.clone()),
+        started_at: Some(at),
+        ..process_harness::remembered(atom, &spec, State::Running)
+    });
+    assert_eq!(next.exit(atom).status, WaitStatus::Exited { code: 3 });
+    let output = next.output(atom);
+    let numbers: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(output.of(caesium::log::Stream::Stdout), format!("before\n{numbers}"));
+    assert_eq!(output.of(caesium::log::Stream::Stderr), "after\n");
+    next.remove(atom, Some(handle));
 }

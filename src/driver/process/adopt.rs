@@ -21,7 +21,7 @@ use super::stop::Ladder;
 use super::sys;
 use super::watched::{Past, Phase, Watched};
 use crate::atom::{AtomId, AtomSpec};
-use crate::driver::{Observation, Remembered, Sighting};
+use crate::driver::{Observation, Order, Remembered, Sighting};
 use crate::lifecycle::{Reason, State, StopCause};
 use crate::log::Stream;
 use crate::time::{self, Timestamp};
@@ -131,7 +131,10 @@ impl Monitor {
             }
             Whereabouts::Left(identity) => match end_leftovers(atom, identity) {
                 Ok(()) if self.was_reaped(remembered) => Sighting::Changed,
-                Ok(()) => self.lost(atom, Reason::ExitUnobserved, GONE_UNSEEN.to_owned()),
+                Ok(()) => {
+                    self.read_on(&remembered.order);
+                    self.lost(atom, Reason::ExitUnobserved, GONE_UNSEEN.to_owned())
+                }
                 Err(error) => self.unclear(atom, &error),
             },
             Whereabouts::Gone(reason, detail) => self.lost(atom, reason, detail),
@@ -159,6 +162,17 @@ impl Monitor {
         watched.ladder = ladder;
         self.ended_meanwhile(watched, ended);
         true
+    }
+
+    /// Reads what it has printed last, if somebody has kept its pipes.
+    fn read_on(&mut self, order: &Order) {
+        let dir = self.context.dir(order.atom);
+        if let Some(mut pump) = self.reopen_log(order.atom, &dir, order.spec.get_log_max()) {
+            self.drain_pump(&mut pump);
+            pump.finish();
+        }
+        self.context.forget_log(order.atom);
+        dir.remove_fifos();
     }
 
     fn lost(&mut self, atom: AtomId, reason: Reason, detail: String) -> Sighting {

@@ -64,7 +64,7 @@ pub(crate) fn serve_if_asked() {
 fn serve(home: OsString, atoms: OsString) -> io::Result<()> {
     let (home, atoms) = (PathBuf::from(home), PathBuf::from(atoms));
     sys::detach()?;
-    guard::leave_behind()?;
+    guard::leave_behind(&atoms)?;
     crash::point("keeper/is-alone");
     // Held to the end.
     let _lock = lock(&home)?;

@@ -2,18 +2,24 @@
 //!
 //! When the keeper is killed, its children become the guard's, and so do their endings: init would reap
 //! them at once, and how they ended would be known to nobody. The guard leaves them as they are, zombies whose
-//! status the next keeper can read, until that says that it has read them, or has not come.
+//! status the next keeper can read, until that says that it has read them, or has not come. So long it also holds the
+//! atoms' FIFOs open, so that what they print is not lost with the last one who had them open.
 //!
 //! Each keeper writes down who its guard is, in `keeper.guards` of its store; the next one reads it.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_child_subreaper};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{
+    PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal,
+    set_child_subreaper, setrlimit,
+};
 
 use crate::driver::process::fork::{
     Woken, block_signals, close_from, each_child, lists_children, wait_for_child,
@@ -44,7 +50,7 @@ const MOST_HELD: usize = 1024;
 /// # Errors
 ///
 /// When processes have run out.
-pub(super) fn leave_behind() -> io::Result<()> {
+pub(super) fn leave_behind(atoms: &Path) -> io::Result<()> {
     if !lists_children() {
         return Ok(());
     }
@@ -56,7 +62,7 @@ pub(super) fn leave_behind() -> io::Result<()> {
     // Nothing of the host may stay open here. Whatever fails leaves a guard that is of less use.
     let _ = let_go();
     block_signals();
-    guard(keeper);
+    guard(keeper, atoms);
     std::process::exit(0);
 }
 
@@ -68,6 +74,9 @@ fn let_go() -> io::Result<()> {
     rustix::stdio::dup2_stderr(&null)?;
     drop(null);
     close_from(3);
+    // Two for each atom, should it come to that.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     std::env::set_current_dir("/")
 }
 
@@ -77,9 +86,11 @@ pub(in crate::driver::process) fn is_guard(pid: u32) -> bool {
 }
 
 /// Stays as long as there are children.
-fn guard(keeper: u32) {
+fn guard(keeper: u32, atoms: &Path) {
     let mut held: HashMap<u32, Instant> = HashMap::new();
     let mut limit = HELD;
+    let mut pipes: Option<Pipes> = None;
+    let mut keeper = Some(keeper);
     loop {
         let mut left = 0_usize;
         let mut seen = Vec::new();
@@ -90,9 +101,14 @@ fn guard(keeper: u32) {
                 left += 1;
                 continue;
             }
+            if keeper.take_if(|keeper| keeper == pid).is_some() {
+                pipes = Some(Pipes::open(atoms));
+                sys::reap_child(*pid);
+                continue;
+            }
             // Atoms lead a session. How anybody else ended is nobody's business; nor is it how their reapers did, or
             // who was never executed.
-            let is_atom = *pid != keeper && stat.session == *pid && !is_ours(*pid);
+            let is_atom = stat.session == *pid && !is_ours(*pid);
             let since = *held.entry(*pid).or_insert_with(Instant::now);
             if is_atom && since.elapsed() < limit && held.len() <= MOST_HELD {
                 left += 1;
@@ -102,15 +118,40 @@ fn guard(keeper: u32) {
             }
         }
         held.retain(|pid, _| seen.contains(pid));
-        if left == 0 {
+        pipes.take_if(|pipes| pipes.since.elapsed() >= HELD);
+        if left == 0 && pipes.as_ref().is_none_or(Pipes::is_empty) {
             return;
         }
         let next = held.values().min().map(|since| limit.saturating_sub(since.elapsed()));
+        let pipes_next = pipes.as_ref().map(|pipes| HELD.saturating_sub(pipes.since.elapsed()));
+        let next = next.into_iter().chain(pipes_next).min();
         if wait_for_child(next) == Woken::ByTerm {
             // What is there was read.
             held.drain().for_each(|(pid, _)| sys::reap_child(pid));
             limit = HELD_WHILE_WATCHED;
+            pipes = None;
         }
+    }
+}
+
+/// The FIFOs of the atoms, held open.
+struct Pipes {
+    since: Instant,
+    held: Vec<OwnedFd>,
+}
+
+impl Pipes {
+    /// Opens all that there are: an atom that ends takes what it has printed with it otherwise.
+    fn open(atoms: &Path) -> Self {
+        let dirs = fs::read_dir(atoms).into_iter().flatten().flatten();
+        let fifos = dirs.flat_map(|dir| ["out", "err"].map(|name| dir.path().join(name)));
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let held = fifos.filter_map(|path| open(path, flags, Mode::empty()).ok()).collect();
+        Self { since: Instant::now(), held }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 }
 
