@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::engine::Error;
 use crate::wakers::block_on;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -165,7 +167,7 @@ impl<T: Send + 'static> Loan<T> {
     }
 
     /// What came back; an error when nothing will.
-    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Result<T, Lost>> {
+    pub(crate) fn poll_back(&self, context: &mut Context<'_>) -> Poll<Result<T, Lost>> {
         let mut counter = self.counter.lock();
         match counter.back.take() {
             Some(back) => Poll::Ready(Ok(back)),
@@ -179,7 +181,15 @@ impl<T: Send + 'static> Loan<T> {
 
     /// Waits for it.
     pub(crate) fn wait(&self) -> Result<T, Lost> {
-        block_on(std::future::poll_fn(|context| self.poll(context)))
+        block_on(std::future::poll_fn(|context| self.poll_back(context)))
+    }
+}
+
+impl<T: Send + 'static> Future for Loan<T> {
+    type Output = Result<T, Lost>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_back(context)
     }
 }
 
@@ -187,8 +197,17 @@ impl<T: Send + 'static> Loan<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lost;
 
+impl From<Lost> for Error {
+    /// Without its lanes an engine has closed.
+    fn from(Lost: Lost) -> Self {
+        Self::Closed
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
     use super::*;
 
     #[test]
@@ -204,8 +223,12 @@ mod tests {
     #[test]
     fn what_a_closed_lane_does_not_do_is_lost_and_said_to_be() {
         let lane = Lane::new("test", 1);
-        let (go, gate) = std::sync::mpsc::channel::<()>();
-        let first = Loan::new(&lane, move || gate.recv().is_ok());
+        let ((go, gate), (begins, begun)) = (channel::<()>(), channel());
+        let first = Loan::new(&lane, move || {
+            begins.send(()).unwrap();
+            gate.recv().is_ok()
+        });
+        begun.recv().unwrap();
         let second = Loan::new(&lane, || true);
         std::thread::scope(|scope| {
             scope.spawn(|| lane.close());

@@ -48,6 +48,8 @@ pub mod atom;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(target_os = "linux")]
+mod control;
 mod crash;
 pub mod driver;
 mod durability;
@@ -65,6 +67,8 @@ mod time;
 mod wakers;
 
 pub use atom::{Atom, AtomId, AtomSpec, LABEL, Leftovers};
+#[cfg(target_os = "linux")]
+pub use control::{RemoteEngine, connect_or_open};
 pub use durability::Durability;
 #[cfg(target_os = "linux")]
 pub use engine::ProcessEngine;
@@ -83,6 +87,8 @@ pub use time::Timestamp;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod fuzzing {
+    #[cfg(target_os = "linux")]
+    pub use crate::control::fuzzing::{control, control_seeds};
     pub use crate::crash::POINTS;
     #[cfg(target_os = "linux")]
     pub use crate::driver::process::fuzzing::{keeper, keeper_seeds};

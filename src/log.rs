@@ -54,7 +54,7 @@ pub struct LogQuery {
 }
 
 /// What reading a log gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogItem {
     /// Output.
     Chunk(LogChunk),

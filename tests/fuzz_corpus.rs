@@ -52,13 +52,25 @@ fn every_salvage_seed_passes() {
 #[test]
 #[cfg(target_os = "linux")]
 fn every_keeper_seed_passes() {
+    write_seeds("keeper", caesium::fuzzing::keeper_seeds());
+    replay("keeper", caesium::fuzzing::keeper);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn every_control_seed_passes() {
+    write_seeds("control", caesium::fuzzing::control_seeds());
+    replay("control", caesium::fuzzing::control);
+}
+
+#[cfg(target_os = "linux")]
+fn write_seeds(target: &str, seeds: Vec<(&str, Vec<u8>)>) {
     if std::env::var_os("UPDATE_CORPUS").is_some() {
-        fs::create_dir_all(corpus("keeper")).unwrap();
-        for (name, seed) in caesium::fuzzing::keeper_seeds() {
-            fs::write(corpus("keeper").join(name), seed).unwrap();
+        fs::create_dir_all(corpus(target)).unwrap();
+        for (name, seed) in seeds {
+            fs::write(corpus(target).join(name), seed).unwrap();
         }
     }
-    replay("keeper", caesium::fuzzing::keeper);
 }
 
 /// A closed segment, the same while it was open, and what could become of it.

@@ -1,5 +1,6 @@
 //! What an atom is asked to be.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -569,17 +570,21 @@ fn check_name(field: &'static str, name: &str) -> Result<(), SpecError> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {problem}")]
 pub struct SpecError {
-    field: &'static str,
+    field: Cow<'static, str>,
     problem: String,
 }
 
 impl SpecError {
-    pub(crate) fn new(field: &'static str, problem: impl Into<String>) -> Self {
-        Self { field, problem: problem.into() }
+    pub(crate) fn new(field: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn problem(&self) -> &str {
+        &self.problem
     }
 
     /// The field that is wrong.
     pub fn field(&self) -> &str {
-        self.field
+        &self.field
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn compact(store: Option<&Path>, args: &Compact) -> Result<u8, Failur
         complain("every event is kept: say what is to stay with --keep-events or --keep-age");
     }
     let engine = store::open_present(store)?;
-    let compacted = engine.compact(&retention)?;
+    let compacted = store::persist(|| engine.compact(&retention))?;
     engine.close()?;
     let mut out = io::stdout().lock();
     if args.json {

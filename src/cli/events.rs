@@ -10,7 +10,7 @@ use super::args::Events;
 use super::failure::{Failure, complain};
 use super::output::{self, printable};
 use super::store;
-use crate::engine::{Engine, Error, ProcessEngine};
+use crate::engine::{Engine, Error};
 use crate::journal::{Fact, JournalError, Record};
 use crate::lifecycle::Event;
 
@@ -24,30 +24,59 @@ pub(super) fn events(store: Option<&Path>, args: &Events) -> Result<u8, Failure>
         }
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    if args.follow {
-        follow(&engine, args, &mut out)?;
+    let mut next = args.since;
+    while !if args.follow {
+        follow(&engine, args, &mut next, &mut out)?
     } else {
-        let from = args.since.unwrap_or(1);
-        let events = match engine.events(from) {
-            // Nobody said where to begin: with the oldest that is kept.
-            Err(Error::Journal(JournalError::Compacted { oldest, .. })) if args.since.is_none() => {
-                engine.events(oldest)?
-            }
-            events => events?,
-        };
-        for event in events {
-            show(&event?, args.json, &mut out)?;
-        }
+        read(&engine, args, &mut next, &mut out)?
+    } {
+        // Who had the store has ended: it goes on with whoever has it now.
     }
     out.flush()?;
     engine.close()?;
     Ok(0)
 }
 
-fn follow(engine: &ProcessEngine, args: &Events, out: &mut impl Write) -> Result<(), Failure> {
-    let mut subscription = engine.subscribe(args.since.unwrap_or(1));
+/// Shows the events that there are, from `next` on; false when who has the store has ended meanwhile.
+fn read(
+    engine: &dyn Engine,
+    args: &Events,
+    next: &mut Option<u64>,
+    out: &mut impl Write,
+) -> Result<bool, Failure> {
+    let events = store::persist(|| match engine.events(next.unwrap_or(1)) {
+        // Nobody said where to begin: with the oldest that is kept.
+        Err(Error::Journal(JournalError::Compacted { oldest, .. })) if next.is_none() => {
+            engine.events(oldest)
+        }
+        events => events,
+    })?;
+    for event in events {
+        let event = match event {
+            Err(Error::HolderGone { .. }) => return Ok(false),
+            event => event?,
+        };
+        show(&event, args.json, out)?;
+        *next = Some(event.seq + 1);
+    }
+    Ok(true)
+}
+
+/// Shows events as they come, from `next` on; false when who has the store has ended.
+fn follow(
+    engine: &dyn Engine,
+    args: &Events,
+    next: &mut Option<u64>,
+    out: &mut impl Write,
+) -> Result<bool, Failure> {
+    let mut subscription = engine.subscribe(next.unwrap_or(1));
     loop {
-        let next = match subscription.next(Some(Instant::now())) {
+        let mut record = subscription.next(Some(Instant::now()));
+        if matches!(record, Ok(None)) {
+            out.flush()?;
+            record = subscription.next(None);
+        }
+        match record {
             // Nobody said where to begin, or this was too slow: with the oldest that is kept.
             Err(Error::Journal(JournalError::Lagged { at, .. }))
                 if args.since.is_none_or(|since| at > since) =>
@@ -56,19 +85,16 @@ fn follow(engine: &ProcessEngine, args: &Events, out: &mut impl Write) -> Result
                 if at > 1 {
                     complain(&format!("{missed} events from {at} on are no longer kept"));
                 }
-                continue;
             }
-            next => next?,
-        };
-        let record = match next {
-            Some(record) => Some(record),
-            None => {
-                out.flush()?;
-                subscription.next(None)?
+            Err(Error::HolderGone { .. }) => {
+                *next = Some(subscription.position());
+                return Ok(false);
             }
-        };
-        if let Some(record) = record {
-            show(&record, args.json, out)?;
+            record => {
+                if let Some(record) = record? {
+                    show(&record, args.json, out)?;
+                }
+            }
         }
     }
 }

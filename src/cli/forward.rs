@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::failure::{Failure, complain};
-use crate::engine::Logs;
+use crate::engine::{Error, Logs};
 use crate::log::{LogItem, Stream};
 
 /// One of our own streams, unbuffered: what is there is shown, not only whole lines.
@@ -84,17 +84,25 @@ impl Sinks {
 
 /// Shows what an atom prints until it has stopped and everything was shown.
 ///
-/// `unread` is called, once, when a stream of ours cannot be written to any more.
-pub(super) fn forward(logs: Logs, unread: impl FnOnce()) -> Result<(), Failure> {
+/// `again` opens the output anew, from an offset on, when who read it for us has ended. `unread` is called, once, when a
+/// stream of ours cannot be written to any more.
+pub(super) fn forward(
+    mut logs: Logs,
+    again: impl Fn(u64) -> Result<Logs, Error>,
+    unread: impl FnOnce(),
+) -> Result<(), Failure> {
     let mut sinks = Sinks::ours()?;
     // That the other stream fails as well is no second wish that the atom should end.
     let mut unread = Some(unread);
-    let mut dropped = 0;
+    let (mut dropped, mut shown) = (0, 0);
     let mut trouble = Ok(());
-    for item in logs {
-        match item? {
-            LogItem::Dropped { bytes } => dropped += bytes,
-            LogItem::Chunk(chunk) => {
+    while let Some(item) = logs.next() {
+        match item {
+            Err(Error::HolderGone { .. }) => logs = again(shown)?,
+            Err(error) => return Err(error.into()),
+            Ok(LogItem::Dropped { bytes }) => dropped += bytes,
+            Ok(LogItem::Chunk(chunk)) => {
+                shown = chunk.offset + chunk.bytes.len() as u64;
                 let Err(error) = sinks.write(chunk.stream, &chunk.bytes) else { continue };
                 if error.kind() != ErrorKind::BrokenPipe {
                     let problem = format!("cannot write to {}: {error}", chunk.stream);

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 
 pub(super) fn inspect(store: Option<&Path>, args: &Inspect) -> Result<u8, Failure> {
     let engine = store::open_present(store)?;
-    let atom = engine.find(&args.id)?;
+    let atom = store::persist(|| engine.find(&args.id))?;
     engine.close()?;
     let mut value = output::json(&atom)?;
     if args.show_env {

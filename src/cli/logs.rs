@@ -7,13 +7,13 @@ use super::args::Logs;
 use super::failure::Failure;
 use super::forward::{Sinks, say_dropped};
 use super::store;
-use crate::engine::{self, Engine, LogsRequest};
+use crate::engine::{Engine, Error, LogsRequest};
 use crate::log::{LogChunk, LogItem, Stream};
 use crate::time::Timestamp;
 
 pub(super) fn logs(store: Option<&Path>, args: &Logs) -> Result<u8, Failure> {
     let engine = store::open_present(store)?;
-    let atom = engine.find(&args.id)?;
+    let atom = store::persist(|| engine.find(&args.id))?;
     let mut request = LogsRequest::from(atom.id());
     request.since = args.since.map(|since| since.resolve());
     request.stream = args.stream;
@@ -21,80 +21,85 @@ pub(super) fn logs(store: Option<&Path>, args: &Logs) -> Result<u8, Failure> {
 
     let mut printer =
         Printer { sinks: Sinks::ours()?, timestamps: args.timestamps, open: [false; 2] };
-    let mut shown = Shown::default();
-    let pending = match (args.tail, follow) {
-        (Some(lines), true) => {
-            // First what is there, to find the last lines of it; then what comes after.
-            shown.tail(engine.logs(&request)?, lines, &mut printer)?;
-            Some(engine.logs(&request.follow())?)
-        }
-        (None, true) => Some(engine.logs(&request.follow())?),
-        (tail, false) => {
-            let kept = engine.logs(&request)?;
-            // A slow reader of ours does not keep others from the store.
-            engine.close()?;
-            match tail {
-                Some(lines) => shown.tail(kept, lines, &mut printer)?,
-                None => shown.all(kept, &mut printer)?,
-            }
-            return finish(&shown);
-        }
-    };
-    if let Some(coming) = pending {
-        shown.all(coming, &mut printer)?;
+    let mut shown = Shown { engine: &engine, end: 0, dropped: 0 };
+    if let Some(lines) = args.tail {
+        // First what is there, to find the last lines of it; then what comes after.
+        shown.tail(&request, lines, &mut printer)?;
     }
+    if follow {
+        shown.rest(&request.follow(), &mut printer)?;
+    } else if args.tail.is_none() {
+        shown.rest(&request, &mut printer)?;
+    }
+    let dropped = shown.dropped;
     engine.close()?;
-    finish(&shown)
-}
-
-fn finish(shown: &Shown) -> Result<u8, Failure> {
-    say_dropped(shown.dropped);
+    say_dropped(dropped);
     Ok(0)
 }
 
 /// How far a log was shown.
-#[derive(Debug, Default)]
-struct Shown {
+struct Shown<'a> {
+    engine: &'a dyn Engine,
     /// The offset up to which it was.
     end: u64,
     dropped: u64,
 }
 
-impl Shown {
-    /// Shows everything that was not shown yet.
-    fn all(&mut self, logs: engine::Logs, printer: &mut Printer) -> Result<(), Failure> {
-        for item in logs {
-            match item? {
-                LogItem::Dropped { bytes } => {
-                    // After a tail, what was dropped before it is not missed.
-                    if self.end == 0 {
-                        self.dropped += bytes;
+impl Shown<'_> {
+    /// Gives what comes after what was shown, item by item, whoever has the store.
+    fn read(
+        &mut self,
+        request: &LogsRequest,
+        mut take: impl FnMut(&mut Self, LogItem) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        loop {
+            let request = request.clone().from_offset(self.end);
+            let mut gone = false;
+            for item in store::persist(|| self.engine.logs(&request))? {
+                match item {
+                    Ok(item) => {
+                        let end = match &item {
+                            LogItem::Chunk(chunk) => chunk.offset + chunk.bytes.len() as u64,
+                            LogItem::Dropped { .. } => self.end,
+                        };
+                        take(self, item)?;
+                        self.end = end;
                     }
+                    Err(Error::HolderGone { .. }) => gone = true,
+                    Err(error) => return Err(error.into()),
                 }
-                LogItem::Chunk(chunk) if chunk.offset < self.end => {}
-                LogItem::Chunk(chunk) => printer.print(chunk.stream, chunk.at, &chunk.bytes)?,
+            }
+            if !gone {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Shows everything that was not shown yet.
+    fn rest(&mut self, request: &LogsRequest, printer: &mut Printer) -> Result<(), Failure> {
+        self.read(request, |shown, item| match item {
+            LogItem::Dropped { bytes } => {
+                shown.dropped += bytes;
+                Ok(())
+            }
+            LogItem::Chunk(chunk) => printer.print(chunk.stream, chunk.at, &chunk.bytes),
+        })
     }
 
     /// Shows the last lines.
     fn tail(
         &mut self,
-        logs: engine::Logs,
+        request: &LogsRequest,
         lines: usize,
         printer: &mut Printer,
     ) -> Result<(), Failure> {
         let mut tail = Tail { most: lines, lines: VecDeque::new(), open: [None, None] };
-        for item in logs {
-            match item? {
-                LogItem::Dropped { .. } => {}
-                LogItem::Chunk(chunk) => {
-                    self.end = chunk.offset + chunk.bytes.len() as u64;
-                    tail.take(&chunk);
-                }
+        self.read(request, |_, item| {
+            if let LogItem::Chunk(chunk) = item {
+                tail.take(&chunk);
             }
-        }
+            Ok(())
+        })?;
         for line in tail.finish() {
             printer.print(line.stream, line.at, &line.bytes)?;
         }

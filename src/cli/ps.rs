@@ -84,7 +84,7 @@ impl Iterator for Pages<'_> {
             return None;
         }
         self.request.limit = Some(limit);
-        let page = match self.engine.list(&self.request) {
+        let page = match store::persist(|| self.engine.list(&self.request)) {
             Ok(page) => page,
             Err(error) => {
                 self.left = Some(0);

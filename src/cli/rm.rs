@@ -6,7 +6,7 @@ use std::path::Path;
 use super::args::Rm;
 use super::failure::{Failure, if_read};
 use super::store;
-use crate::engine::{DeleteRequest, Engine};
+use crate::engine::{DeleteRequest, Engine, Error};
 
 pub(super) fn rm(store: Option<&Path>, args: &Rm) -> Result<u8, Failure> {
     let engine = store::open_present(store)?;
@@ -22,7 +22,15 @@ pub(super) fn rm(store: Option<&Path>, args: &Rm) -> Result<u8, Failure> {
     for atom in &atoms {
         let mut request = DeleteRequest::from(atom.id());
         request.force = args.force;
-        engine.delete(&request)?;
+        let mut asked = false;
+        store::persist(|| match engine.delete(&request) {
+            // By who had the store, before it could say so.
+            Err(Error::NotFound(_)) if asked => Ok(()),
+            answer => {
+                asked = true;
+                answer
+            }
+        })?;
         if_read(writeln!(io::stdout(), "{}", atom.id()))?;
     }
     engine.close()?;

@@ -13,9 +13,12 @@ use super::args::Run;
 use super::failure::{Failure, complain};
 use super::forward::forward;
 use super::{status, store};
-use crate::Outcome;
 use crate::atom::{Atom, AtomId, AtomSpec, Limits};
-use crate::engine::{Engine, Error, Logs, OnClose, ProcessEngine, StopRequest, WaitRequest};
+use crate::control::Attached;
+use crate::engine::{
+    CreateRequest, Engine, Error, Logs, LogsRequest, OnClose, StopRequest, WaitRequest,
+};
+use crate::lifecycle::{Outcome, Reason};
 
 pub(super) fn run(store: Option<&Path>, args: Run) -> Result<u8, Failure> {
     let detach = args.detach;
@@ -26,7 +29,7 @@ pub(super) fn run(store: Option<&Path>, args: Run) -> Result<u8, Failure> {
         return detached(engine, spec);
     }
     let signals = signals()?;
-    let (atom, logs) = engine.create_followed(spec.into())?;
+    let (atom, logs) = create(&engine, spec, |request| engine.create_followed(request))?;
     let atom = accompany(&engine, &atom, logs, signals)?;
     if let Err(error) = engine.close() {
         // How the atom ended is journaled; that is what was asked for.
@@ -38,9 +41,30 @@ pub(super) fn run(store: Option<&Path>, args: Run) -> Result<u8, Failure> {
     Ok(status::of(&atom))
 }
 
+/// Creates it, once, whoever has the store meanwhile: who had it may end before it says what came of the request.
+fn create<T>(
+    engine: &Attached,
+    spec: AtomSpec,
+    ask: impl Fn(CreateRequest) -> Result<(Atom, T), Error>,
+) -> Result<(Atom, T), Failure> {
+    let request = CreateRequest::from(spec).id(AtomId::new());
+    let mut asked_before = false;
+    loop {
+        match ask(request.clone()) {
+            Ok((atom, _)) if asked_before && atom.reason() == Some(Reason::NeverStarted) => {
+                // It is certain never to have run: who had the store ended before it was started.
+                store::persist(|| engine.delete(&atom.id().into()))?;
+            }
+            Err(Error::HolderGone { .. } | Error::InDoubt(_)) if !engine.is_here() => {}
+            created => return Ok(created?),
+        }
+        asked_before = true;
+    }
+}
+
 /// Starts an atom and leaves it to the keeper.
-fn detached(engine: ProcessEngine, spec: AtomSpec) -> Result<u8, Failure> {
-    let atom = engine.create(spec.into())?;
+fn detached(engine: Attached, spec: AtomSpec) -> Result<u8, Failure> {
+    let (atom, ()) = create(&engine, spec, |request| Ok((engine.create(request)?, ())))?;
     writeln!(std::io::stdout(), "{}", atom.id()).map_err(Failure::from)?;
     if let Err(error) = engine.close() {
         complain(&error.to_string());
@@ -135,7 +159,7 @@ fn ignored(signal: i32) -> bool {
 
 /// Shows what the atom prints, and passes on the wish that it should end, until it has.
 fn accompany(
-    engine: &ProcessEngine,
+    engine: &Attached,
     atom: &Atom,
     logs: Logs,
     mut signals: Signals,
@@ -149,10 +173,16 @@ fn accompany(
                 stopper.ask(scope);
             }
         });
+        let again = |offset| {
+            let request = LogsRequest::from(id).follow().lossless().from_offset(offset);
+            store::persist(|| engine.logs(&request))
+        };
         // An atom that never ran printed nothing.
-        let shown =
-            if atom.started_at().is_some() { forward(logs, || stopper.ask(scope)) } else { Ok(()) };
-        let ended = engine.wait(&WaitRequest::from(id));
+        let shown = match atom.started_at() {
+            Some(_) => forward(logs, again, || stopper.ask(scope)),
+            None => Ok(()),
+        };
+        let ended = store::persist(|| engine.wait(&WaitRequest::from(id)));
         handle.close();
         let atom = ended?;
         shown.map(|()| atom)
@@ -164,7 +194,7 @@ const GIVES_UP: u32 = 3;
 
 /// Ends the atom: when first asked to politely, then by force; and then ourselves.
 struct Stopper<'a> {
-    engine: &'a ProcessEngine,
+    engine: &'a Attached,
     id: AtomId,
     asked: AtomicU32,
 }
@@ -176,7 +206,7 @@ impl Stopper<'_> {
         let request = if before > 0 { request.force() } else { request };
         let give_up = before + 1 >= GIVES_UP;
         // On a thread of its own: a stop returns when it is done, and the next signal must not wait for that.
-        scope.spawn(move || match self.engine.stop(&request) {
+        scope.spawn(move || match store::persist(|| self.engine.stop(&request)) {
             Ok(atom) if give_up => self.give_up(&atom),
             Ok(_) => {}
             Err(error) => complain(&format!("cannot stop it: {error}")),

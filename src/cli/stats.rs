@@ -12,7 +12,7 @@ use crate::journal;
 
 pub(super) fn stats(store: Option<&Path>, args: &Stats) -> Result<u8, Failure> {
     let engine = store::open_present(store)?;
-    let stats = engine.stats()?;
+    let stats = store::persist(|| engine.stats())?;
     engine.close()?;
     let mut out = io::stdout().lock();
     if args.json {

@@ -1,7 +1,6 @@
 //! `caesium stop`: ends atoms, and returns when nothing of them runs.
 
 use std::path::Path;
-use std::thread;
 
 use super::args::Stop;
 use super::failure::Failure;
@@ -13,17 +12,21 @@ use crate::engine::{Engine, Error, StopRequest};
 pub(super) fn stop(store: Option<&Path>, args: &Stop) -> Result<u8, Failure> {
     let engine = store::open_present(store)?;
     let atoms = store::find_all(&engine, &args.ids)?;
-    let stop = |atom: &Atom| {
+    let request = |atom: &Atom| {
         let mut request = StopRequest::from(atom.id());
         request.force = args.force;
         request.grace = args.grace;
-        engine.stop(&request)
+        request
     };
+    let requests: Vec<_> = atoms.iter().map(request).collect();
     // Together, so that their graces do not add up.
-    let stopped: Vec<Result<Atom, Error>> = thread::scope(|scope| {
-        let stops: Vec<_> = atoms.iter().map(|atom| scope.spawn(|| stop(atom))).collect();
-        stops.into_iter().map(|stop| stop.join().unwrap_or(Err(Error::Closed))).collect()
-    });
+    let stopped = store::persist(|| {
+        let mut stopped = engine.stop_many(&requests)?;
+        match stopped.iter().position(|one| matches!(one, Err(Error::HolderGone { .. }))) {
+            Some(gone) => stopped.swap_remove(gone).map(|_| Vec::new()),
+            None => Ok(stopped),
+        }
+    })?;
     engine.close()?;
     let mut failed = Ok(0);
     let mut ended = Vec::new();

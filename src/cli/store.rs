@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, complain};
 use crate::atom::Atom;
-use crate::engine::{Engine, OnClose, ProcessEngine};
+use crate::control::Attached;
+use crate::engine::{Engine, Error, OnClose, ProcessEngine};
 
 /// Where the store is: `--store`, else `CAESIUM_STORE`, else the user's state directory.
 pub(super) fn path(option: Option<&Path>) -> Result<PathBuf, Failure> {
@@ -28,12 +29,13 @@ pub(super) fn path(option: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Opens the store, or creates it.
-pub(super) fn open(option: Option<&Path>) -> Result<ProcessEngine, Failure> {
+/// Opens the store, or creates it, or is served by the process that has it open.
+pub(super) fn open(option: Option<&Path>) -> Result<Attached, Failure> {
     let path = path(option)?;
     // What lives in a store is not ended by somebody who looks at it.
-    let engine = ProcessEngine::options().on_close(OnClose::Leave).policies(false).open(path)?;
-    if let Some(cut) = &engine.recovery().cut {
+    let options = ProcessEngine::options().on_close(OnClose::Leave).policies(false);
+    let engine = Attached::new(&path, options)?;
+    if let Some(cut) = engine.cut() {
         complain(&format!(
             "the last write to {} had not been finished: {} bytes at {} are left out ({}); nothing acknowledged is lost",
             cut.file.display(),
@@ -45,10 +47,18 @@ pub(super) fn open(option: Option<&Path>) -> Result<ProcessEngine, Failure> {
     Ok(engine)
 }
 
+/// Asks again when who had the store has ended meanwhile: by whoever has it then, which may be us.
+pub(super) fn persist<T>(mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    loop {
+        match ask() {
+            Err(Error::HolderGone { .. }) => {}
+            answer => return answer,
+        }
+    }
+}
+
 /// Opens the store if there is one. Looking for one does not create it.
-pub(super) fn open_existing(
-    option: Option<&Path>,
-) -> Result<Result<ProcessEngine, Absent>, Failure> {
+pub(super) fn open_existing(option: Option<&Path>) -> Result<Result<Attached, Absent>, Failure> {
     let path = path(option)?;
     let empty = path.read_dir().map(|mut entries| entries.next().is_none());
     let absent = match empty {
@@ -75,15 +85,15 @@ impl Absent {
 }
 
 /// Opens the store that must be there.
-pub(super) fn open_present(option: Option<&Path>) -> Result<ProcessEngine, Failure> {
+pub(super) fn open_present(option: Option<&Path>) -> Result<Attached, Failure> {
     open_existing(option)?.map_err(|absent| Failure::said(absent.problem()))
 }
 
 /// All the atoms that were asked for, before anything is done to one of them.
-pub(super) fn find_all(engine: &ProcessEngine, ids: &[String]) -> Result<Vec<Atom>, Failure> {
+pub(super) fn find_all(engine: &dyn Engine, ids: &[String]) -> Result<Vec<Atom>, Failure> {
     let mut found: Vec<Atom> = Vec::with_capacity(ids.len());
     for id in ids {
-        let atom = engine.find(id)?;
+        let atom = persist(|| engine.find(id))?;
         // The same one twice is once.
         found.retain(|other| other.id() != atom.id());
         found.push(atom);

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 
 pub(super) fn verify(store: Option<&Path>) -> Result<u8, Failure> {
     let engine = store::open_present(store)?;
-    let verified = engine.verify()?;
+    let verified = store::persist(|| engine.verify())?;
     engine.close()?;
     let range = match verified.events {
         0 => String::new(),

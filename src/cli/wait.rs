@@ -13,7 +13,7 @@ pub(super) fn wait(store: Option<&Path>, args: &Wait) -> Result<u8, Failure> {
     let engine = store::open_present(store)?;
     let mut atoms = store::find_all(&engine, &args.ids)?;
     for atom in &mut atoms {
-        *atom = engine.wait(&WaitRequest::from(atom.id()))?;
+        *atom = store::persist(|| engine.wait(&WaitRequest::from(atom.id())))?;
     }
     engine.close()?;
     print_endings(&atoms)?;

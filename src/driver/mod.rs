@@ -15,6 +15,8 @@ mod surroundings;
 pub use message::{Command, Handle, Observation, Order, Remembered, Sighting};
 pub use surroundings::Surroundings;
 
+use std::borrow::Cow;
+
 use crate::atom::{Atom, AtomId, AtomSpec};
 use crate::log::{LogQuery, LogSource};
 
@@ -113,7 +115,7 @@ pub enum DriverError {
     #[error("{what} ran out{}: {hint}", source.as_ref().map(|e| format!(" ({e})")).unwrap_or_default())]
     Exhausted {
         /// What ran out.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// What to do.
         hint: String,
         /// What the system said.

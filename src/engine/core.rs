@@ -126,6 +126,10 @@ impl<D: Driver> Core<D> {
 }
 
 impl<D: Driver> Served for Core<D> {
+    fn reads(&self) -> &Lane {
+        &self.reads
+    }
+
     fn get(&self, request: &GetRequest) -> Result<Atom, Error> {
         self.journal
             .with_view(|view| view.get(request.id).cloned())

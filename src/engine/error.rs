@@ -94,6 +94,12 @@ pub enum Error {
     /// The driver failed.
     #[error(transparent)]
     Driver(DriverError),
+    /// The request has too many bytes for one that is carried out by another process. Nothing was done.
+    #[error("a request to another process may have at most {limit} bytes: ask for less at a time")]
+    RequestTooLarge {
+        /// The most bytes it may have.
+        limit: usize,
+    },
     /// The first of no atoms cannot be waited for.
     #[error("nothing to wait for: name at least one atom")]
     NothingToWaitFor,
@@ -106,6 +112,31 @@ pub enum Error {
     HolderGone {
         /// The store.
         path: PathBuf,
+    },
+    /// No process has the store open, or the one that has serves nobody.
+    #[error("no process serves {}: it is not open, or is not shared", path.display())]
+    NotServed {
+        /// The store.
+        path: PathBuf,
+    },
+    /// The process that has the store open serves as many others, or has as many questions of ours to answer, as it may.
+    #[error("the process that has {} open does not answer, or has too much to do for others: try again later", path.display())]
+    HolderBusy {
+        /// The store.
+        path: PathBuf,
+    },
+    /// The process that has the store open is of another version, and there is no protocol that both speak.
+    #[error(
+        "the process that has {} open speaks control protocols {oldest} to {newest}, this program {}: use the same version of caesium, or try again when it has ended",
+        path.display(), crate::control::PROTOCOL
+    )]
+    Incompatible {
+        /// The store.
+        path: PathBuf,
+        /// The oldest protocol that it speaks.
+        oldest: u16,
+        /// The newest.
+        newest: u16,
     },
 }
 

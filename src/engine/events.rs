@@ -8,6 +8,8 @@ use std::time::Instant;
 use futures_core::Stream;
 
 use super::Error;
+#[cfg(target_os = "linux")]
+use super::feed::Feed;
 use super::feed::{Follow, Next};
 use crate::journal::{JournalError, Record};
 
@@ -67,6 +69,12 @@ impl Subscription {
         Self { feed: Box::new(feed), next: from.max(1), oldest: None }
     }
 
+    /// One that cannot be: what stands in the way is told by the first that is read.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn never(error: Error, from: u64) -> Self {
+        Self::new(Failed(Some(error)), from)
+    }
+
     /// The number of the event that comes next.
     pub fn position(&self) -> u64 {
         self.next
@@ -122,6 +130,28 @@ impl Subscription {
         self.feed.skip_to(self.next);
         missed
     }
+}
+
+/// The events of a subscription that could not be had.
+#[cfg(target_os = "linux")]
+struct Failed(Option<Error>);
+
+#[cfg(target_os = "linux")]
+impl Feed for Failed {
+    type Item = Arc<Record>;
+
+    fn next(&mut self, _deadline: Option<Instant>) -> Result<Next<Arc<Record>>, Error> {
+        self.0.take().map_or(Ok(Next::End), Err)
+    }
+
+    fn poll(&mut self, _context: &mut Context<'_>) -> Poll<Result<Option<Arc<Record>>, Error>> {
+        Poll::Ready(self.0.take().map_or(Ok(None), Err))
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Follow for Failed {
+    fn skip_to(&mut self, _next: u64) {}
 }
 
 /// The events of a [`Subscription`] as a [`Stream`], of any executor or none: polling it never blocks.

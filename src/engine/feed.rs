@@ -85,8 +85,7 @@ impl<S: Source> Local<S> {
     /// The source, back here; `None` at the end.
     fn source(&mut self) -> Result<Option<&mut S>, Error> {
         if let Some(Place::Away(loan)) = &self.place {
-            // Without its lane the engine has closed.
-            let (source, items) = loan.wait().map_err(|_lost| Error::Closed)?;
+            let (source, items) = loan.wait()?;
             self.items.extend(items);
             self.place = source.map(Place::Here);
         }
@@ -157,12 +156,12 @@ impl<S: Source> Feed for Local<S> {
                         Found::ToBeRead => None,
                     });
                 }
-                Some(Place::Away(loan)) => match loan.poll(context) {
+                Some(Place::Away(loan)) => match loan.poll_back(context) {
                     Poll::Ready(Ok((source, items))) => {
                         self.items = items;
                         self.place = source.map(Place::Here);
                     }
-                    Poll::Ready(Err(_lost)) => return Poll::Ready(Err(Error::Closed)),
+                    Poll::Ready(Err(lost)) => return Poll::Ready(Err(lost.into())),
                     Poll::Pending => {
                         self.place = Some(Place::Away(loan));
                         return Poll::Pending;

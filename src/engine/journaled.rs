@@ -16,7 +16,11 @@ use super::{
 };
 use crate::Durability;
 use crate::atom::{Atom, AtomId};
+#[cfg(target_os = "linux")]
+use crate::control::Server;
 use crate::driver::Driver;
+#[cfg(target_os = "linux")]
+use crate::driver::DriverError;
 use crate::journal::{Compacted, Journal, JournalOptions, Recovery, Retention, Stats, Verified};
 use crate::lane::Lane;
 use crate::store::Store;
@@ -43,6 +47,9 @@ impl<D: Driver> Clone for JournaledEngine<D> {
 
 #[derive(Debug)]
 struct Inner<D: Driver> {
+    /// Serves others.
+    #[cfg(target_os = "linux")]
+    server: Mutex<Option<Server>>,
     core: Arc<Core<D>>,
     life: Mutex<Life>,
     closed: Condvar,
@@ -82,7 +89,7 @@ impl<D: Driver> JournaledEngine<D> {
         conduct: Conduct,
         store: Option<Store>,
     ) -> Result<Self, Error> {
-        let Conduct { on_close, policies } = conduct;
+        let Conduct { on_close, policies, serve } = conduct;
         let reads = Arc::new(Lane::new("caesium-reads", READERS));
         let closing = AtomicBool::new(false);
         let chosen = Chosen::default();
@@ -93,7 +100,22 @@ impl<D: Driver> JournaledEngine<D> {
         if let Some(store) = &mut store {
             store.bind()?;
         }
+        #[cfg(target_os = "linux")]
+        let server = match &store {
+            Some(store) if serve => {
+                let started = Server::start(store.path(), Arc::clone(&core) as Arc<dyn Served>);
+                Some(started.map_err(|source| DriverError::Io {
+                    what: format!("cannot serve {}", store.path().display()),
+                    source,
+                })?)
+            }
+            Some(_) | None => None,
+        };
+        #[cfg(not(target_os = "linux"))]
+        let _ = serve;
         let inner = Inner {
+            #[cfg(target_os = "linux")]
+            server: Mutex::new(server),
             core,
             life: Mutex::new(Life::Open(steward)),
             closed: Condvar::new(),
@@ -151,6 +173,10 @@ impl<D: Driver> Inner<D> {
             OnClose::Kill => self.stop_all(&living, true),
             OnClose::Leave => Ok(()),
         };
+        #[cfg(target_os = "linux")]
+        if let Some(server) = self.server.lock().take() {
+            server.close();
+        }
         // No observation may come after the steward has gone: the driver ends first.
         self.core.driver.close();
         steward.join();
@@ -226,6 +252,8 @@ impl<D: Driver> Drop for Inner<D> {
             std::mem::forget(Arc::clone(&self.core));
             std::mem::forget(std::mem::replace(self.life.get_mut(), Life::Closed));
             std::mem::forget(self.store.get_mut().take());
+            #[cfg(target_os = "linux")]
+            std::mem::forget(self.server.get_mut().take());
             return;
         }
         if let Err(error) = self.shutdown(self.on_close) {

@@ -22,6 +22,7 @@ mod wait;
 
 pub use error::Error;
 pub use events::{EventStream, Events, Subscription};
+pub(crate) use feed::{Feed, Follow, Next};
 pub use journaled::JournaledEngine;
 pub use logs::{LogStream, Logs};
 use options::Conduct;
@@ -33,6 +34,7 @@ pub use request::{
     WaitManyRequest, WaitRequest,
 };
 pub use select::{BadSelector, LabelSelector};
+pub(crate) use served::Served;
 pub use wait::Waiting;
 
 use crate::atom::{Atom, AtomId};

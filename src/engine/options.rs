@@ -33,11 +33,12 @@ pub enum OnClose {
 pub(super) struct Conduct {
     pub(super) on_close: OnClose,
     pub(super) policies: bool,
+    pub(super) serve: bool,
 }
 
 impl Default for Conduct {
     fn default() -> Self {
-        Self { on_close: OnClose::default(), policies: true }
+        Self { on_close: OnClose::default(), policies: true, serve: false }
     }
 }
 
@@ -58,6 +59,8 @@ pub struct EngineOptions {
     journal: JournalOptions,
     conduct: Conduct,
     lock_wait: Duration,
+    /// `None`: as it is opened.
+    serve: Option<bool>,
     #[cfg(target_os = "linux")]
     pub(super) process: ProcessChoice,
 }
@@ -85,6 +88,7 @@ impl Default for EngineOptions {
             journal: JournalOptions::default(),
             conduct: Conduct::default(),
             lock_wait: DEFAULT_LOCK_WAIT,
+            serve: None,
             #[cfg(target_os = "linux")]
             process: ProcessChoice::default(),
         }
@@ -145,6 +149,17 @@ impl EngineOptions {
         self
     }
 
+    /// Whether other processes of the same user, and of root, may use the store through this one, as
+    /// [`RemoteEngine`](crate::RemoteEngine) and the `caesium` command do. Off for who opens a store, since it
+    /// costs a thread (and up to five more while much is asked for), three descriptors, one for each client and one
+    /// for each log that a client reads; on for who [connects or opens](crate::connect_or_open()). At most 128
+    /// clients are served at once, with at most 256 logs.
+    #[must_use]
+    pub fn serve(mut self, serve: bool) -> Self {
+        self.serve = Some(serve);
+        self
+    }
+
     /// How long opening waits for another process to close the store.
     #[must_use]
     pub fn lock_wait(mut self, wait: Duration) -> Self {
@@ -162,11 +177,41 @@ impl EngineOptions {
         path: impl AsRef<Path>,
         driver: impl FnOnce(DriverHome<'_>) -> Result<D, DriverError>,
     ) -> Result<JournaledEngine<D>, Error> {
-        let store = Store::open(path.as_ref(), self.lock_wait)?;
+        let serve = self.serve.unwrap_or(false);
+        let otherwise = || Ok(None::<std::convert::Infallible>);
+        match Store::open_or(path.as_ref(), self.lock_wait, otherwise)? {
+            Ok(store) => self.assemble(store, serve, driver),
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same, for a store that others may have. While one has it, `connect` is tried, too, which gives `None`
+    /// when that one serves nobody.
+    #[cfg(target_os = "linux")]
+    pub(super) fn open_with_or<D: Driver, T>(
+        self,
+        path: &Path,
+        driver: impl FnOnce(DriverHome<'_>) -> Result<D, DriverError>,
+        connect: impl FnMut() -> Result<Option<T>, Error>,
+    ) -> Result<Result<JournaledEngine<D>, T>, Error> {
+        let serve = self.serve.unwrap_or(true);
+        match Store::open_or(path, self.lock_wait, connect)? {
+            Ok(store) => self.assemble(store, serve, driver).map(Ok),
+            Err(connected) => Ok(Err(connected)),
+        }
+    }
+
+    fn assemble<D: Driver>(
+        self,
+        store: Store,
+        serve: bool,
+        driver: impl FnOnce(DriverHome<'_>) -> Result<D, DriverError>,
+    ) -> Result<JournaledEngine<D>, Error> {
         let mut journal = self.journal;
         journal.must_exist = store.existed();
         let (journal, recovery) = Journal::open_dir(store.path(), journal)?;
         let driver = driver(DriverHome { dir: &store.atoms_dir(), copied: store.copied() })?;
-        JournaledEngine::assemble(journal, recovery, driver, self.conduct, Some(store))
+        let conduct = Conduct { serve, ..self.conduct };
+        JournaledEngine::assemble(journal, recovery, driver, conduct, Some(store))
     }
 }

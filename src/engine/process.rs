@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{EngineOptions, Error, JournaledEngine};
+use super::options::ProcessChoice;
+use super::{DriverHome, EngineOptions, Error, JournaledEngine};
+use crate::control::RemoteEngine;
+use crate::driver::DriverError;
 use crate::driver::process::{OnDeath, ProcessDriver, ProcessOptions, Supervision};
 
 /// The engine for processes of this machine.
@@ -72,21 +75,44 @@ impl EngineOptions {
     /// As [`ProcessEngine::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<ProcessEngine, Error> {
         let chosen = self.process.clone();
-        self.open_with(path, |home| {
-            let mut options = ProcessOptions::new(home.dir);
-            options.copied = home.copied;
-            if let Some(supervision) = chosen.supervision {
-                options.supervision = supervision;
-            }
-            options.on_death = chosen.on_death;
-            options.keeper_program = chosen.keeper_program;
-            if let Some(allowed) = chosen.cgroups {
-                options.cgroups = allowed;
-            }
-            if let Some(patience) = chosen.keeper_patience {
-                options.keeper_patience = patience;
-            }
-            ProcessDriver::new(options)
-        })
+        self.open_with(path, |home| chosen.driver(home))
+    }
+
+    /// Opens the store, or has `connect` connect to the process that has it open.
+    pub(crate) fn open_or(
+        self,
+        path: &Path,
+        connect: impl Fn() -> Result<RemoteEngine, Error>,
+    ) -> Result<Result<ProcessEngine, RemoteEngine>, Error> {
+        let chosen = self.process.clone();
+        self.open_with_or(
+            path,
+            |home| chosen.driver(home),
+            || match connect() {
+                Ok(engine) => Ok(Some(engine)),
+                // Nobody is there yet, or it is about to close: then the lock is to be had in a moment.
+                Err(Error::NotServed { .. } | Error::HolderGone { .. }) => Ok(None),
+                Err(error) => Err(error),
+            },
+        )
+    }
+}
+
+impl ProcessChoice {
+    fn driver(self, home: DriverHome<'_>) -> Result<ProcessDriver, DriverError> {
+        let mut options = ProcessOptions::new(home.dir);
+        options.copied = home.copied;
+        if let Some(supervision) = self.supervision {
+            options.supervision = supervision;
+        }
+        options.on_death = self.on_death;
+        options.keeper_program = self.keeper_program;
+        if let Some(allowed) = self.cgroups {
+            options.cgroups = allowed;
+        }
+        if let Some(patience) = self.keeper_patience {
+            options.keeper_patience = patience;
+        }
+        ProcessDriver::new(options)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::select::{LabelSelector, fits};
 use crate::atom::{Atom, AtomId, AtomSpec};
 use crate::driver::Surroundings;
@@ -41,7 +43,8 @@ pub struct GetRequest {
 ///     }
 /// }
 /// ```
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct ListRequest {
     /// Created at or after this time.
@@ -104,17 +107,19 @@ pub struct WaitRequest {
 }
 
 /// Waits for several atoms at once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct WaitManyRequest {
     /// Which ones.
     pub ids: Vec<AtomId>,
     /// Give up after this long; never when `None`.
+    #[serde(with = "crate::text::optional_duration")]
     pub timeout: Option<Duration>,
 }
 
 /// Asks an atom to end, and waits until it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StopRequest {
     /// Which one.
@@ -122,11 +127,12 @@ pub struct StopRequest {
     /// Kill at once.
     pub force: bool,
     /// Between SIGTERM and SIGKILL; the spec's own when `None`.
+    #[serde(with = "crate::text::optional_duration")]
     pub grace: Option<Duration>,
 }
 
 /// Deletes an atom that has stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DeleteRequest {
     /// Which one.
@@ -136,7 +142,7 @@ pub struct DeleteRequest {
 }
 
 /// Reads what an atom printed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LogsRequest {
     /// Which one.

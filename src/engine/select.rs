@@ -17,12 +17,13 @@ use serde::{Deserialize, Serialize};
 /// # Ok::<(), caesium::engine::BadSelector>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct LabelSelector {
     key: String,
     wants: Wants,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Wants {
     Value(String),
     AnotherValue(String),
@@ -78,6 +79,20 @@ impl fmt::Display for LabelSelector {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a label selector is KEY=VALUE, KEY!=VALUE, KEY or !KEY")]
 pub struct BadSelector(());
+
+impl From<LabelSelector> for String {
+    fn from(selector: LabelSelector) -> Self {
+        selector.to_string()
+    }
+}
+
+impl TryFrom<String> for LabelSelector {
+    type Error = BadSelector;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
 
 impl FromStr for LabelSelector {
     type Err = BadSelector;

@@ -9,9 +9,13 @@ use super::{
 };
 use crate::atom::{Atom, AtomId};
 use crate::journal::{Compacted, Retention, Stats, Verified};
+use crate::lane::Lane;
 
 /// An engine without its driver's type. Nothing here waits for an atom: what has to is a [`Waiting`].
 pub(crate) trait Served: Send + Sync {
+    /// Where is read from disk for those who must not block.
+    fn reads(&self) -> &Lane;
+
     fn get(&self, request: &GetRequest) -> Result<Atom, Error>;
 
     fn find(&self, text: &str) -> Result<Atom, Error>;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::core::Core;
 use super::error::JournalError;
@@ -16,9 +16,10 @@ use crate::time::{Timestamp, now};
 
 /// Which events are kept: those that both limits keep. Atoms that exist are
 /// never forgotten, however old the events are that made them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Retention {
     /// How old an event may become; `None` for any age.
+    #[serde(with = "crate::text::optional_duration")]
     pub max_age: Option<Duration>,
     /// How many of the newest events are kept; `None` for all.
     pub max_events: Option<u64>,
@@ -30,7 +31,7 @@ impl Retention {
 }
 
 /// What a compaction did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Compacted {
     /// Events that were dropped.

@@ -1,5 +1,6 @@
 //! What can go wrong with a journal.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ pub enum JournalError {
     #[error("{what} {}: {source}", path.display())]
     Io {
         /// What was tried.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// On what.
         path: PathBuf,
         /// What the system said.
@@ -116,5 +117,5 @@ pub enum JournalError {
 
 /// The error for a failed input or output.
 pub(crate) fn io(what: &'static str, path: PathBuf, source: std::io::Error) -> JournalError {
-    JournalError::Io { what, path, source: Arc::new(source) }
+    JournalError::Io { what: what.into(), path, source: Arc::new(source) }
 }

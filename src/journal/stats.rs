@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::core::Core;
 use super::error::{self, JournalError};
@@ -14,7 +14,7 @@ use super::storage::StoredFile;
 use super::wal::segment;
 
 /// What a journal says of itself. Nothing is read for it but lengths and the ends of segments.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Events that are kept.

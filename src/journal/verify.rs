@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::core::Core;
 use super::error::{self, JournalError};
 use super::frame;
@@ -12,7 +14,7 @@ use super::wal::recover::{Mend, Scan, view_bytes};
 use super::wal::segment::{self, SEGMENT_HEADER_BYTES, Spot};
 
 /// What was read and found right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Verified {
     /// The number of the first event that is kept.

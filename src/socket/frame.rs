@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 /// The largest frame: a spec (1 MiB at most) and the environment of who asks, which Linux
 /// limits to a quarter of the stack's limit, 2 MiB as a rule.
-const MAX_FRAME: usize = 8 << 20;
+pub(crate) const MAX_FRAME: usize = 8 << 20;
 
 fn options() -> impl Options {
     bincode::options().with_fixint_encoding().with_limit(MAX_FRAME as u64).reject_trailing_bytes()

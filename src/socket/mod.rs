@@ -3,7 +3,9 @@
 mod frame;
 mod path;
 mod peer;
+mod pipe;
 
-pub(crate) use frame::{put, read, take};
+pub(crate) use frame::{MAX_FRAME, put, read, take};
 pub(crate) use path::{bind, short_path};
 pub(crate) use peer::is_trusted;
+pub(crate) use pipe::Pipe;

@@ -69,13 +69,15 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), Error> {
 /// Something in a directory that is no store; `None` for a store, an empty
 /// directory, and one whose creation as a store was cut short.
 fn strangers(path: &Path) -> io::Result<Option<std::ffi::OsString>> {
-    if path.join(format::FILE).symlink_metadata().is_ok() {
+    let is_store = || path.join(format::FILE).symlink_metadata().is_ok();
+    if is_store() {
         return Ok(None);
     }
     for entry in path.read_dir()? {
         let name = entry?.file_name();
         if name != super::lock::FILE && !super::BEGINNINGS.iter().any(|known| name == *known) {
-            return Ok(Some(name));
+            // Unless somebody has made a store of it at this moment.
+            return Ok((!is_store()).then_some(name));
         }
     }
     Ok(None)

@@ -31,7 +31,12 @@ impl Drop for Lock {
 }
 
 /// Takes the lock, waiting at most `wait` for it; it is released when the file is closed, also by the end of the process.
-pub(super) fn take(store: &Path, wait: Duration) -> Result<Lock, Error> {
+/// While another process has it, `connect` is tried, too: what that gives is given instead of the lock.
+pub(super) fn take<T>(
+    store: &Path,
+    wait: Duration,
+    mut connect: impl FnMut() -> Result<Option<T>, Error>,
+) -> Result<Result<Lock, T>, Error> {
     let path = store.join(FILE);
     let cannot =
         |error: io::Error| refused(store, format!("its file {FILE} cannot be locked: {error}"));
@@ -43,9 +48,21 @@ pub(super) fn take(store: &Path, wait: Duration) -> Result<Lock, Error> {
         .map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) if wait_for(&file, &path, wait).map_err(cannot)? => {}
         Err(TryLockError::WouldBlock) => {
-            return Err(Error::StoreLocked { path: store.to_owned(), holder: holder(file) });
+            // Most who come second are served: nothing is to be waited for then.
+            if let Some(connected) = connect()? {
+                return Ok(Err(connected));
+            }
+            match wait_for(store, &file, wait, &mut connect) {
+                Ok(Some(Ok(()))) => {}
+                Ok(Some(Err(connected))) => return Ok(Err(connected)),
+                Ok(None) => {
+                    let holder = holder(file);
+                    return Err(Error::StoreLocked { path: store.to_owned(), holder });
+                }
+                Err(Failed::Io(error)) => return Err(cannot(error)),
+                Err(Failed::Connect(error)) => return Err(error),
+            }
         }
         Err(TryLockError::Error(error)) => return Err(cannot(error)),
     }
@@ -54,7 +71,25 @@ pub(super) fn take(store: &Path, wait: Duration) -> Result<Lock, Error> {
     let line = format!("{} {} since {}\n", std::process::id(), name(), now());
     let file = &lock.0;
     file.set_len(0).and_then(|()| file.write_all_at(line.as_bytes(), 0)).map_err(cannot)?;
-    Ok(lock)
+    Ok(Ok(lock))
+}
+
+/// Why waiting ended with nothing.
+enum Failed {
+    Io(io::Error),
+    Connect(Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Errno> for Failed {
+    fn from(error: Errno) -> Self {
+        Self::Io(error.into())
+    }
 }
 
 /// The kernel tells of the close of a file just before it releases its locks: how
@@ -62,26 +97,36 @@ pub(super) fn take(store: &Path, wait: Duration) -> Result<Lock, Error> {
 const LOOKS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Waits until the lock is ours, at most `wait`.
+/// Waits until the lock is ours, or there is a connection, at most `wait`.
 ///
 /// flock(2) has no timeout. So this waits, in poll(2), for the kernel's notice
-/// that somebody closed the file, which is also what the end of a process does.
-fn wait_for(file: &File, path: &Path, wait: Duration) -> io::Result<bool> {
+/// that somebody closed the file, which is also what the end of a process does; and
+/// that something was given its name in the store, as a socket is when somebody listens.
+fn wait_for<T>(
+    store: &Path,
+    file: &File,
+    wait: Duration,
+    connect: &mut impl FnMut() -> Result<Option<T>, Error>,
+) -> Result<Option<Result<(), T>>, Failed> {
     let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&notices, path, WatchFlags::CLOSE_WRITE)?;
+    inotify::add_watch(&notices, store.join(FILE), WatchFlags::CLOSE_WRITE)?;
+    inotify::add_watch(&notices, store, WatchFlags::MOVED_TO)?;
     let deadline = Instant::now().checked_add(wait);
     let mut looks = 0;
     loop {
         // After the watch was set: what is released from here on is noticed.
         match file.try_lock() {
-            Ok(()) => return Ok(true),
+            Ok(()) => return Ok(Some(Ok(()))),
             Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        if let Some(connected) = connect().map_err(Failed::Connect)? {
+            return Ok(Some(Err(connected)));
         }
         let left =
             deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
         if left.is_zero() {
-            return Ok(false);
+            return Ok(None);
         }
         let pause = if looks > 0 { left.min(PAUSE) } else { left };
         // A time too long for the kernel is no limit.

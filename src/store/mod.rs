@@ -36,20 +36,28 @@ enum Origin {
 }
 
 impl Store {
-    /// Opens the store at `path`, or creates it; waits at most `wait` for another process to close it.
+    /// Opens the store at `path`, or creates it; waits at most `wait` for another process to close it. While another
+    /// one has it, `connect` is tried as well.
     ///
     /// # Errors
     ///
     /// [`Error::StoreRefused`] for a directory that cannot be a store: it was not touched.
-    /// [`Error::StoreLocked`] when it is still held.
-    pub(crate) fn open(path: &Path, wait: Duration) -> Result<Self, Error> {
+    /// [`Error::StoreLocked`] when it is still held. What `connect` gives.
+    pub(crate) fn open_or<T>(
+        path: &Path,
+        wait: Duration,
+        connect: impl FnMut() -> Result<Option<T>, Error>,
+    ) -> Result<Result<Self, T>, Error> {
         // Absolute, so that nothing depends on the working directory from here on.
         let path = std::path::absolute(path)
             .map_err(|e| refused(path, format!("its path cannot be made absolute: {e}")))?;
         // Without a `/` or `/.` at its end, which would make the kernel follow a symbolic link.
         let path: PathBuf = path.components().collect();
         directory::create_or_check(&path)?;
-        let lock = lock::take(&path, wait)?;
+        let lock = match lock::take(&path, wait, connect)? {
+            Ok(lock) => lock,
+            Err(connected) => return Ok(Err(connected)),
+        };
         let here = directory::identity(&path)?;
         let (format, origin) = match Format::read(&path)? {
             None => (Format::new(here), Origin::New),
@@ -57,7 +65,7 @@ impl Store {
             Some(format) => (format, Origin::Elsewhere),
         };
         directory::make_private(&path.join(ATOMS))?;
-        Ok(Self { path, format, origin, _lock: lock })
+        Ok(Ok(Self { path, format, origin, _lock: lock }))
     }
 
     /// The directory.

@@ -129,7 +129,7 @@ impl World {
         let mut facts = self.0.facts.lock();
         if let Some(room) = &mut facts.room {
             *room = room.checked_sub(1).ok_or_else(|| DriverError::Exhausted {
-                what: "room in the world",
+                what: "room in the world".into(),
                 hint: "let the test make some".into(),
                 source: None,
             })?;

@@ -204,5 +204,5 @@ pub(super) fn trouble(path: &Path, source: io::Error) -> DriverError {
         _ => return DriverError::Io { what: format!("cannot prepare {}", path.display()), source },
     };
     let hint = format!("{hint}; needed for {}", path.display());
-    DriverError::Exhausted { what, hint, source: Some(source) }
+    DriverError::Exhausted { what: what.into(), hint, source: Some(source) }
 }

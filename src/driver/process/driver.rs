@@ -301,7 +301,7 @@ pub(super) fn spawn_thread(
 ) -> Result<JoinHandle<()>, DriverError> {
     thread::Builder::new().name("caesium-process".to_owned()).spawn(body).map_err(|source| {
         DriverError::Exhausted {
-            what: "threads",
+            what: "threads".into(),
             hint: "raise RLIMIT_NPROC or the pids limit of the host's cgroup".to_owned(),
             source: Some(source),
         }
