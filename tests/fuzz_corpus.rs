@@ -93,6 +93,11 @@ fn make_broken_seeds() {
     flipped[used / 2] ^= 8;
     let mut zeroed = closed.clone();
     zeroed[..60].fill(0);
+    // A number that no store comes to, whole in itself.
+    let mut far = closed.clone();
+    far[16..24].copy_from_slice(&(1_u64 << 50).to_le_bytes());
+    let crc = crc32c::crc32c(&far[..32]).to_le_bytes();
+    far[32..36].copy_from_slice(&crc);
     // The same frames twice, in no order, and not at the beginning of a file.
     let scattered = [&[7; 100][..], &closed[used / 3..used], &closed[..used], &flipped].concat();
     let seeds = [
@@ -102,6 +107,7 @@ fn make_broken_seeds() {
         ("flipped", &flipped),
         ("zeroed", &zeroed),
         ("scattered", &scattered),
+        ("far", &far),
     ];
     for target in ["segment", "salvage"] {
         let dir = corpus(target);

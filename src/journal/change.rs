@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::codec;
 use super::core::{Core, Decided};
-use super::error::JournalError;
+use super::error::{self, JournalError};
 use super::frame::{self, HEADER_BYTES, Kind, Place};
 use super::options::{MAX_DETAIL_BYTES, MAX_GROUP_BYTES, MAX_HANDLE_BYTES, MAX_QUEUED_BYTES};
 use super::queue::{Done, Group, Ticket};
@@ -55,14 +55,16 @@ impl Draft<'_> {
     /// # Errors
     ///
     /// [`JournalError::Unfit`] or [`JournalError::TooLarge`]: the fact is not
-    /// appended; those that were appended before it stay in the change.
+    /// appended; those that were appended before it stay in the change. Also
+    /// [`JournalError::Inconsistent`] in a store whose numbers were made up, and have no next one.
     pub fn append(&mut self, id: AtomId, at: Timestamp, fact: Fact) -> Result<Atom, JournalError> {
         let fact = bounded(fact)?;
+        let seq = self.decided.seq + self.entries.len() as u64 + 1;
+        error::counts(seq)?;
         let before = self.decided.view.before(id, &fact);
         let from = self.decided.view.get(id).map(Atom::state);
         let atom = self.decided.view.apply(id, at, &fact)?;
         let state = atom.state();
-        let seq = self.decided.seq + self.entries.len() as u64 + 1;
         let record = Record { seq, at, atom: id, state, fact };
         let payload = match codec::encode(&record) {
             Ok(payload) => payload,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::frame::MAX_SEQ;
 use super::view::Unfit;
 
 /// Why a journal could not do what was asked.
@@ -118,4 +119,13 @@ pub enum JournalError {
 /// The error for a failed input or output.
 pub(crate) fn io(what: &'static str, path: PathBuf, source: std::io::Error) -> JournalError {
     JournalError::Io { what: what.into(), path, source: Arc::new(source) }
+}
+
+/// Refuses an event whose number is larger than any may be.
+pub(crate) fn counts(seq: u64) -> Result<(), JournalError> {
+    if seq <= MAX_SEQ {
+        return Ok(());
+    }
+    let problem = "there are no larger numbers, and no store came by this one".to_owned();
+    Err(JournalError::Inconsistent { seq, problem })
 }

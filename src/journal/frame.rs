@@ -20,6 +20,10 @@ pub(crate) const MAX_PAYLOAD: usize = crate::atom::MAX_SPEC_BYTES + (64 << 10);
 /// The `prev` of the first event of a store, and of the header of a segment.
 pub(crate) const CHAIN_START: u32 = 0;
 
+/// The largest number of an event: enough for two thousand years of a million a second, and far
+/// from where counting on would overflow.
+pub(crate) const MAX_SEQ: u64 = (1 << 56) - 1;
+
 const AT_VERSION: usize = 4;
 const AT_KIND: usize = 5;
 const AT_FLAGS: usize = 6;
@@ -164,7 +168,7 @@ impl Flaw {
             Self::NoFrame => "there is no frame where one should begin",
             Self::HeaderCrc => "the checksum of a frame's header is wrong",
             Self::Newer(_) => "a newer format",
-            Self::Unknown => "a frame of an unknown kind",
+            Self::Unknown => "a frame that says what no format knows",
             Self::Payload(_) => "the checksum of a frame's payload is wrong",
         }
     }
@@ -190,14 +194,16 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<Header, Flaw> {
     }
     let kind = Kind::from_code(bytes[AT_KIND]).ok_or(Flaw::Unknown)?;
     let len = u32::from_le_bytes(get(bytes, AT_LEN));
-    if u16::from_le_bytes(get(bytes, AT_FLAGS)) != 0 || len as usize > MAX_PAYLOAD {
+    let seq = u64::from_le_bytes(get(bytes, AT_SEQ));
+    let flags = u16::from_le_bytes(get(bytes, AT_FLAGS));
+    if flags != 0 || len as usize > MAX_PAYLOAD || seq > MAX_SEQ {
         return Err(Flaw::Unknown);
     }
     Ok(Header {
         kind,
         len,
         back: u32::from_le_bytes(get(bytes, AT_BACK)),
-        seq: u64::from_le_bytes(get(bytes, AT_SEQ)),
+        seq,
         prev: u32::from_le_bytes(get(bytes, AT_PREV)),
         payload_crc: u32::from_le_bytes(get(bytes, AT_PAYLOAD_CRC)),
         crc,

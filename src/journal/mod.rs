@@ -54,7 +54,7 @@ pub use queue::Ticket;
 pub use read::Records;
 pub use record::{Creation, Fact, Note, Record};
 pub use reserve::{DELETION_RESERVE, ENDING_RESERVE, LIVE_RESERVE};
-pub use salvage::{Salvaged, salvage};
+pub use salvage::{MAX_LOST, Salvaged, salvage};
 pub use stats::Stats;
 pub(crate) use subscribe::Near;
 pub use subscribe::Subscription;

@@ -23,7 +23,9 @@ impl Core {
     ///
     /// [`JournalError::Io`] when nothing was promised: the old segment goes on.
     /// [`JournalError::Poisoned`] when a write to it, or making the names durable, failed.
+    /// [`JournalError::Inconsistent`] when there is no number for the next event.
     pub(crate) fn roll(&self, decided: &mut Decided, needed: u64) -> Result<(), JournalError> {
+        error::counts(decided.seq + 1)?;
         self.drain()?;
         self.prove(decided)?;
         // With nothing under way, what is visible is all that is decided and kept.

@@ -24,6 +24,8 @@ pub(super) struct Gathered {
     pub(super) unknown: u64,
     pub(super) newer: Option<u8>,
     file: usize,
+    /// The first event of the segment that the file should be, by its name.
+    named: Option<u64>,
     under_way: Option<UnderWay>,
 }
 
@@ -38,10 +40,11 @@ struct UnderWay {
 }
 
 impl Gathered {
-    /// What comes is from another file.
-    pub(super) fn begin(&mut self, file: usize) {
+    /// What comes is from another file; its name may say with which event it begins.
+    pub(super) fn begin(&mut self, file: usize, named: Option<u64>) {
         self.flush();
         self.file = file;
+        self.named = named;
     }
 
     /// Nothing more comes from this file.
@@ -62,9 +65,12 @@ impl Gathered {
             Kind::Header => {
                 self.flush();
                 self.events.anchor(header.seq, header.prev);
-                // Nothing that an atom has a hand in is at the beginning of a file.
-                if let Place::File { offset: 0, .. } = place() {
-                    self.events.trust(header.seq);
+                // Nothing that an atom has a hand in is at the beginning of a file; and what is
+                // there must be what the file's name says, or it came there by damage.
+                if let Place::File { offset: 0, .. } = place()
+                    && self.named == Some(header.seq + 1)
+                {
+                    self.events.tell(header.seq);
                 }
                 let told: Option<SegmentHeader> = codec::decode(payload).ok();
                 self.under_way = Some(UnderWay {

@@ -22,12 +22,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use self::choose::MAX_LOST;
 use self::gather::Gathered;
 use self::lives::Lives;
 use self::write::{Retold, Story};
 use super::error::{self, JournalError};
 use super::frame;
 use super::history::head_of;
+use super::wal::segment;
 use super::{Fact, View};
 use crate::atom::AtomId;
 
@@ -84,11 +86,10 @@ pub fn salvage(damaged: &Path, into: &Path) -> Result<Salvaged, JournalError> {
             problem: "nothing of a journal can be found in it".to_owned(),
         });
     }
-    let first = first_number(&paths, &found);
-    let bytes: u64 = files.iter().filter_map(|file| file.metadata().ok()).map(|m| m.len()).sum();
-    let last = found.events.settle(first, bytes / frame::HEADER_BYTES as u64);
-    // Of a store that was cut to nothing no event is left.
-    let first = first.min(last + 1);
+    let first = first_number(&paths, &found, &mut problems);
+    let settled = found.events.settle(first);
+    let (first, last) = (settled.first, settled.last);
+    problems.extend(settled.problems);
     let mut salvaged = Salvaged {
         first,
         last,
@@ -167,11 +168,17 @@ fn open_all(names: Vec<PathBuf>, problems: &mut Vec<String>) -> (Vec<PathBuf>, V
     (paths, files)
 }
 
+/// The first event of what a file is by its name: a segment, or what the history builds on.
+fn named(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    segment::first_of(name)
+}
+
 /// Finds every frame in the files.
 fn gather(paths: &[PathBuf], files: &[File], problems: &mut Vec<String>) -> Gathered {
     let mut found = Gathered::default();
     for (number, file) in files.iter().enumerate() {
-        found.begin(number);
+        found.begin(number, named(&paths[number]));
         let read_at = |piece: &mut [u8], offset: u64| quiet::read_at(file, piece, offset);
         let unreadable = carve::carve(read_at, &mut found);
         if unreadable > 0 {
@@ -221,12 +228,16 @@ fn whole(file: &File) -> Vec<u8> {
 }
 
 /// The first number of the store: 1, unless something was cut from it.
-fn first_number(paths: &[PathBuf], found: &Gathered) -> u64 {
+fn first_number(paths: &[PathBuf], found: &Gathered, problems: &mut Vec<String>) -> u64 {
     let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let head = paths.iter().find(|path| name(path).as_deref() == Some("history.head"));
     let told = head.and_then(|path| quiet::open(path).ok()).and_then(|file| head_of(&whole(&file)));
-    if let Some(head) = told {
-        return head.first.max(1);
+    match told.map(|head| head.first.max(1)) {
+        Some(first) if first == 1 || found.events.can_begin_with(first) => return first,
+        Some(first) => problems.push(format!(
+            "the head of the history says that the store begins with event {first}, and nothing else knows of it: it is not believed"
+        )),
+        None => {}
     }
     // Only what was cut has generations, or something that it builds on.
     let was_cut = paths.iter().any(|path| {
@@ -286,7 +297,9 @@ fn read(
 #[cfg(feature = "test-util")]
 pub(super) fn fuzz(bytes: &[u8]) {
     let mut found = Gathered::default();
-    found.begin(0);
+    // Whatever it begins with is what its name says.
+    let begins = frame::decode_header(bytes).ok().map(|header| header.seq + 1);
+    found.begin(0, begins);
     let read_at = |piece: &mut [u8], offset: u64| {
         let rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
         let read = rest.len().min(piece.len());
@@ -298,11 +311,14 @@ pub(super) fn fuzz(bytes: &[u8]) {
     for (_, header, beginning) in std::mem::take(&mut found.headless) {
         let _ = carve::in_log(header, &beginning, &[bytes.to_vec()]);
     }
-    let last = found.events.settle(1, bytes.len() as u64);
+    let settled = found.events.settle(1);
+    let events = found.events.settled(bytes);
+    let lost = settled.last + 1 - settled.first - events.len() as u64;
+    assert!(lost <= MAX_LOST, "{settled:?}");
     let mut lives = Lives::default();
     // No more than there are: what is lost says nothing of atoms.
-    for (seq, record) in found.events.settled(bytes) {
-        assert!(seq <= last);
+    for (seq, record) in events {
+        assert!((settled.first..=settled.last).contains(&seq));
         lives.event(&record);
         if let Some(snapshot) = found.snapshots.remove(&seq) {
             lives.snapshot(snapshot);

@@ -26,7 +26,7 @@ pub(crate) fn first_of(name: &str) -> Option<u64> {
     if digits.len() != DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    digits.parse().ok().filter(|first| *first > 0)
+    digits.parse().ok().filter(|first| (1..=frame::MAX_SEQ).contains(first))
 }
 
 /// The payload of [`Kind::Header`]. The frame's `seq` is the number of the
