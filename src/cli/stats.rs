@@ -38,6 +38,7 @@ fn lines(stats: &journal::Stats) -> Vec<(&'static str, String)> {
         ("in doubt", stats.in_doubt.to_string()),
         ("atoms", stats.atoms.to_string()),
         ("segments", stats.segments.to_string()),
+        ("waited to be packed", stats.waited.to_string()),
         ("bytes on disk", format!("{} ({} unused)", stats.bytes, stats.unused)),
         ("history", format!("{}, {} bytes", stats.history, stats.history_bytes)),
         (

@@ -36,6 +36,11 @@ impl Catalog {
         self.segments.insert(first, None);
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.segments.len()
+    }
+
     /// The first events of all segments.
     pub(crate) fn firsts(&self) -> Vec<u64> {
         self.segments.keys().copied().collect()

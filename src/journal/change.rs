@@ -154,7 +154,14 @@ impl Core {
         &self,
         decide: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
     ) -> Result<(T, Ticket), E> {
-        let mut decided = self.decided.lock();
+        let mut decided = loop {
+            self.let_packer_catch_up();
+            let decided = self.decided.lock();
+            // Others that waited as well may have been faster.
+            if !self.must_wait_for_packer() {
+                break decided;
+            }
+        };
         if decided.closed {
             return Err(JournalError::Closed.into());
         }

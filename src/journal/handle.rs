@@ -147,6 +147,9 @@ impl Journal {
     /// must have no effects of its own, since the change can be refused after
     /// it, and must not call the journal.
     ///
+    /// Waits where [`MAX_QUEUED_BYTES`](super::MAX_QUEUED_BYTES) are queued, and where more than
+    /// [`SEALED_WAITING`](super::SEALED_WAITING) sealed segments are still to be packed.
+    ///
     /// # Errors
     ///
     /// What `decide` gives; [`JournalError::NoSpace`] when it makes atoms and

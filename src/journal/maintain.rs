@@ -10,7 +10,7 @@ use super::core::Core;
 use super::error::{self, JournalError};
 use super::history::Packing;
 use super::open::spawn;
-use super::options::SEALED_KEPT;
+use super::options::{SEALED_KEPT, SEALED_WAITING};
 use super::wal::segment;
 
 /// The maintenance of a journal. Its thread is started when there is something to do.
@@ -19,6 +19,8 @@ pub(crate) struct Maintenance {
     core: OnceLock<Weak<Core>>,
     state: Mutex<State>,
     bell: Condvar,
+    /// Those who append wait here while too much is to be packed.
+    packed: Condvar,
     /// Held by whoever needs the segments to stay, or removes them.
     pub(crate) segments_stay: Mutex<()>,
 }
@@ -28,6 +30,18 @@ struct State {
     thread: Option<JoinHandle<()>>,
     wanted: bool,
     stopping: bool,
+    /// The last try failed: nobody waits for the next one.
+    failing: bool,
+    /// How many changes had to wait.
+    waited: u64,
+}
+
+impl State {
+    /// Whether waiting for the packer has an end: a history that cannot be written
+    /// does not stop the journal, and its flush has a watchdog.
+    fn gets_on(&self) -> bool {
+        self.thread.is_some() && !self.failing && !self.stopping
+    }
 }
 
 impl Maintenance {
@@ -62,6 +76,7 @@ impl Maintenance {
             let mut state = self.state.lock();
             state.stopping = true;
             self.bell.notify_all();
+            self.packed.notify_all();
             state.thread.take()
         };
         if thread.is_some_and(|thread| thread.join().is_err()) {
@@ -71,6 +86,17 @@ impl Maintenance {
 
     pub(crate) fn stopping(&self) -> bool {
         self.state.lock().stopping
+    }
+
+    /// How many changes had to wait for the packer since the journal was opened, those that do so now among them.
+    pub(crate) fn waited(&self) -> u64 {
+        self.state.lock().waited
+    }
+
+    /// Some of it is packed, or all that can be is.
+    fn tell(&self, failing: bool) {
+        self.state.lock().failing = failing;
+        self.packed.notify_all();
     }
 }
 
@@ -86,7 +112,9 @@ fn run(core: &Arc<Core>) {
             }
             state.wanted = false;
         }
-        if let Err(error) = core.pack() {
+        let packed = core.pack();
+        core.maintenance.tell(packed.is_err());
+        if let Err(error) = packed {
             // The segments stay, so nothing is lost; the next seal tries again.
             tracing::warn!(%error, "sealed segments could not be packed into the history");
         } else if let Err(error) = core.compact_if_worth_it() {
@@ -106,7 +134,35 @@ impl Core {
         self.catalog.lock().firsts().len() > SEALED_KEPT + 1 + BACKLOG
     }
 
-    /// Packs what is sealed, then removes the segments that need not stay.
+    /// Blocks while too many sealed segments wait to be packed, so that the log has a bound.
+    /// Nothing may be locked: whoever packs or verifies may need it.
+    pub(crate) fn let_packer_catch_up(&self) {
+        if self.stepped && self.is_far_behind() {
+            if let Err(error) = self.pack() {
+                tracing::warn!(%error, "sealed segments could not be packed into the history");
+            }
+            return;
+        }
+        if !self.must_wait_for_packer() {
+            return;
+        }
+        let mut state = self.maintenance.state.lock();
+        state.waited += 1;
+        while state.gets_on() && self.is_far_behind() {
+            self.maintenance.packed.wait(&mut state);
+        }
+    }
+
+    /// Whether too much is to be packed, and somebody is at it.
+    pub(crate) fn must_wait_for_packer(&self) -> bool {
+        self.is_far_behind() && self.maintenance.state.lock().gets_on()
+    }
+
+    fn is_far_behind(&self) -> bool {
+        self.catalog.lock().len() > SEALED_KEPT + 1 + SEALED_WAITING
+    }
+
+    /// Packs what is sealed, and removes the segments that need not stay.
     pub(crate) fn pack(&self) -> Result<(), JournalError> {
         let _stay = self.maintenance.segments_stay.lock();
         let firsts = self.catalog.lock().firsts();
@@ -147,15 +203,18 @@ impl Core {
                 chunks.add(event);
             }
             self.history.append(&chunks.finish())?;
+            self.remove_packed(next)?;
+            self.maintenance.tell(false);
             if self.maintenance.stopping() {
-                break;
+                return Ok(());
             }
         }
-        self.remove_packed(&firsts, next)
+        self.remove_packed(next)
     }
 
     /// Removes the segments before the last sealed ones; all their events are below `next`.
-    fn remove_packed(&self, firsts: &[u64], next: u64) -> Result<(), JournalError> {
+    fn remove_packed(&self, next: u64) -> Result<(), JournalError> {
+        let firsts = self.catalog.lock().firsts();
         let sync = || {
             let failed = |e| error::io("cannot sync directory", self.storage.path(""), e);
             self.storage.sync_dir().map_err(failed)

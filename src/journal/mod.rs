@@ -48,7 +48,7 @@ pub use history::{
 pub use open::Recovery;
 pub use options::{
     JournalOptions, MAX_DETAIL_BYTES, MAX_GROUP_BYTES, MAX_HANDLE_BYTES, MAX_QUEUED_BYTES,
-    MAX_RECENT_BYTES, MAX_RECENT_EVENTS, SEALED_KEPT, SEGMENT_BYTES,
+    MAX_RECENT_BYTES, MAX_RECENT_EVENTS, SEALED_KEPT, SEALED_WAITING, SEGMENT_BYTES,
 };
 pub use queue::Ticket;
 pub use read::Records;

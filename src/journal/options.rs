@@ -48,6 +48,12 @@ pub const MAX_HANDLE_BYTES: usize = 1024;
 /// Sealed segments that stay in the write-ahead log, packed into the history or not.
 pub const SEALED_KEPT: usize = 2;
 
+/// Sealed segments that may wait to be packed, beyond those that stay. With more,
+/// a change waits until one is packed, so that neither the log nor the disk it takes grows
+/// without bound when events come faster than they are packed. A history that cannot be
+/// written is not waited for: segments stay then, and `stats` tells of them.
+pub const SEALED_WAITING: usize = 4;
+
 impl Default for JournalOptions {
     fn default() -> Self {
         Self {

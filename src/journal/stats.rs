@@ -49,6 +49,9 @@ pub struct Stats {
     pub sync_p50_micros: u64,
     /// What one sync of a hundred exceeds, in microseconds, to a quarter of it.
     pub sync_p99_micros: u64,
+    /// Changes that had to wait for sealed segments to be packed, since the journal was opened:
+    /// events come faster than the history takes them.
+    pub waited: u64,
     /// Events that may or may not be there after reopening; 0 unless a write has failed.
     pub in_doubt: u64,
     /// For each subscription, by how many events it is behind.
@@ -197,6 +200,7 @@ impl Core {
             syncs: syncs.total,
             sync_p50_micros: syncs.percentile(50),
             sync_p99_micros: syncs.percentile(99),
+            waited: self.maintenance.waited(),
             in_doubt: decided.map_or(0, |decided| decided.saturating_sub(recent)),
             lags: self.measured.lags(recent),
         })
