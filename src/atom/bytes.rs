@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A byte string of the operating system: text in JSON (what is not UTF-8 is
@@ -28,7 +29,8 @@ impl Serialize for Bytes {
         if serializer.is_human_readable() {
             serializer.serialize_str(&self.0.to_string_lossy())
         } else {
-            self.0.as_bytes().serialize(serializer)
+            // The same bytes as a list of numbers, at once.
+            serializer.serialize_bytes(self.0.as_bytes())
         }
     }
 }
@@ -38,8 +40,27 @@ impl<'de> Deserialize<'de> for Bytes {
         if deserializer.is_human_readable() {
             String::deserialize(deserializer).map(|text| Self(text.into()))
         } else {
-            Vec::<u8>::deserialize(deserializer).map(|bytes| Self(OsString::from_vec(bytes)))
+            deserializer.deserialize_byte_buf(Whole).map(|bytes| Self(OsString::from_vec(bytes)))
         }
+    }
+}
+
+/// Takes bytes as they come.
+struct Whole;
+
+impl Visitor<'_> for Whole {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+
+    fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+        Ok(bytes)
     }
 }
 
