@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use caesium::atom::AtomId;
 use caesium::journal::storage::MemoryStorage;
 use caesium::journal::{
-    Base, Chunk, Head, History, Journal, JournalError, JournalOptions, MemoryHistory, SEALED_KEPT,
-    SEALED_WAITING,
+    Base, Chunk, Head, History, Journal, JournalError, JournalOptions, MemoryHistory, Part,
+    SEALED_KEPT, SEALED_WAITING,
 };
 use common::*;
 use parking_lot::{Condvar, Mutex};
@@ -41,7 +41,15 @@ impl History for Gated {
         self.inner.head()
     }
 
-    fn append(&self, chunks: &[Chunk]) -> Result<(), JournalError> {
+    fn parts(&self) -> Result<Vec<Part>, JournalError> {
+        self.inner.parts()
+    }
+
+    fn append(
+        &self,
+        chunks: &[Chunk],
+        base: &mut dyn FnMut() -> Result<Base, JournalError>,
+    ) -> Result<(), JournalError> {
         let mut open = self.open.lock();
         while !*open {
             self.opened.wait(&mut open);
@@ -49,19 +57,23 @@ impl History for Gated {
         if self.fails.load(Ordering::SeqCst) {
             return Err(JournalError::HistoryDamaged { problem: "injected".into() });
         }
-        self.inner.append(chunks)
+        self.inner.append(chunks, base)
     }
 
-    fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError> {
-        self.inner.frames(seq)
+    fn frames(&self, seq: u64, most: usize) -> Result<Option<Vec<u8>>, JournalError> {
+        self.inner.frames(seq, most)
+    }
+
+    fn cut(&self, first: u64, going_on: &dyn Fn() -> bool) -> Result<(), JournalError> {
+        self.inner.cut(first, going_on)
     }
 
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError> {
         self.inner.of_atom(atom)
     }
 
-    fn base(&self) -> Result<Option<Base>, JournalError> {
-        self.inner.base()
+    fn base(&self, first: u64) -> Result<Option<Base>, JournalError> {
+        self.inner.base(first)
     }
 
     fn close(&self) -> Result<(), JournalError> {

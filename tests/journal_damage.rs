@@ -156,12 +156,12 @@ fn damage_before_the_last_group_of_an_open_store_is_refused() {
 fn whatever_a_crash_leaves_what_was_acknowledged_is_there() {
     for seed in 0..300 {
         let mut memory = MemoryStorage::new();
-        let history = std::sync::Arc::new(caesium::journal::MemoryHistory::new());
         let mut acknowledged: Vec<Record> = Vec::new();
         // With small segments every sync but the seals' could be missing unseen.
         let options = || if seed % 4 < 2 { tiny() } else { JournalOptions::default() };
         for round in 0..4 {
-            let store = Store::on(memory.clone(), history.clone());
+            let history = std::sync::Arc::new(caesium::journal::MemoryHistory::on(&memory));
+            let store = Store::on(memory.clone(), history);
             let (journal, _) = store.open_with(options()).unwrap_or_else(|error| {
                 panic!("seed {seed}, round {round}: {error}");
             });
@@ -193,10 +193,10 @@ fn whatever_a_crash_leaves_of_batched_events_the_synced_ones_are_there() {
     let batched = || tiny().durability(Durability::Batched(Duration::from_secs(3600)));
     for seed in 0..200 {
         let mut memory = MemoryStorage::new();
-        let history = std::sync::Arc::new(caesium::journal::MemoryHistory::new());
         let mut synced: Vec<Record> = Vec::new();
         for round in 0..4 {
-            let store = Store::on(memory.clone(), history.clone());
+            let history = std::sync::Arc::new(caesium::journal::MemoryHistory::on(&memory));
+            let store = Store::on(memory.clone(), history);
             let (journal, _) = store.open_with(batched()).unwrap_or_else(|error| {
                 panic!("seed {seed}, round {round}: {error}");
             });

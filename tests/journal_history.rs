@@ -3,11 +3,13 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use caesium::atom::AtomSpec;
-use caesium::journal::{Journal, JournalError, JournalOptions, Recovery, SEALED_KEPT};
+use caesium::journal::{
+    HistoryState, Journal, JournalError, JournalOptions, Recovery, Retention, SEALED_KEPT,
+};
 use caesium::lifecycle::Event;
 use common::*;
 
@@ -19,6 +21,12 @@ fn open(dir: &Path) -> (Journal, Recovery) {
     Journal::open_dir(dir, options()).unwrap()
 }
 
+/// The directory of the first part, or what is beside it.
+fn part(dir: &Path, end: &str) -> PathBuf {
+    let dot = if end.is_empty() { "" } else { "." };
+    dir.join(format!("history/{:020}{dot}{end}", 1))
+}
+
 fn segments(dir: &Path) -> usize {
     let names = fs::read_dir(dir.join("wal")).unwrap().map(|entry| entry.unwrap().file_name());
     names.filter(|name| name.to_string_lossy().ends_with(".seg")).count()
@@ -28,7 +36,7 @@ fn segments(dir: &Path) -> usize {
 fn fill(journal: &Journal, dir: &Path, from: u64) -> u64 {
     let patience = Instant::now() + Duration::from_secs(120);
     let mut number = from;
-    let head = dir.join("history.head");
+    let head = dir.join("history/head");
     let before = fs::read(&head).ok();
     // Packed is not removed yet: what is still in the log is read from there.
     let first = dir.join("wal/00000000000000000001.seg");
@@ -63,14 +71,14 @@ fn reading_is_unbroken_across_history_and_log_and_reopening() {
         journal.read_atom(id(0)).unwrap().iter().map(|record| record.event_name()).collect();
     assert_eq!(life_of_first, ["created", "started", "lost_sight", "delete_asked", "removed"]);
     journal.close().unwrap();
-    assert!(dir.path().join("history.sum").exists());
+    assert!(part(dir.path(), "sum").exists());
     let (journal, recovery) = open(dir.path());
     assert!(recovery.clean);
     assert_eq!(contiguous(&journal), events);
     fill(&journal, dir.path(), next);
     contiguous(&journal);
     journal.verify().unwrap();
-    let blobs = fs::read_dir(dir.path().join("history/blobs")).unwrap().count();
+    let blobs = fs::read_dir(part(dir.path(), "").join("blobs")).unwrap().count();
     assert_eq!(blobs, 0);
 }
 
@@ -90,7 +98,7 @@ fn large_frames_are_packed_in_parts_and_no_blob_is_made() {
     contiguous(&journal);
     journal.verify().unwrap();
     journal.close().unwrap();
-    assert_eq!(fs::read_dir(dir.path().join("history/blobs")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(part(dir.path(), "").join("blobs")).unwrap().count(), 0);
     open(dir.path()).0.verify().unwrap();
 }
 
@@ -100,12 +108,14 @@ fn a_history_that_was_not_handed_over_is_proven_on_a_copy() {
     let (journal, _) = open(dir.path());
     fill(&journal, dir.path(), 0);
     journal.close().unwrap();
-    fs::remove_file(dir.path().join("history.sum")).unwrap();
+    fs::remove_file(part(dir.path(), "sum")).unwrap();
     let (journal, _) = open(dir.path());
     contiguous(&journal);
     journal.verify().unwrap();
-    assert!(!dir.path().join("history.new").exists());
-    assert!(!dir.path().join("history.old").exists());
+    journal.close().unwrap();
+    for copy in ["new", "old", "read"] {
+        assert!(!part(dir.path(), copy).exists(), "{copy}");
+    }
 }
 
 #[test]
@@ -114,7 +124,7 @@ fn a_damaged_history_is_reported_and_left_as_it_is_while_the_journal_goes_on() {
     let (journal, _) = open(dir.path());
     let next = fill(&journal, dir.path(), 0);
     journal.close().unwrap();
-    let db = dir.path().join("history/db");
+    let db = part(dir.path(), "").join("db");
     let mut bytes = fs::read(&db).unwrap();
     let magic = [0xCA, 0xE5, 0x1A, 0x6D];
     // sled keeps older copies of its pages: damage every frame there is.
@@ -128,15 +138,30 @@ fn a_damaged_history_is_reported_and_left_as_it_is_while_the_journal_goes_on() {
     let first = journal.read(1).unwrap().next().unwrap();
     assert!(matches!(first, Err(JournalError::HistoryDamaged { .. })), "{first:?}");
     assert!(matches!(journal.verify(), Err(JournalError::HistoryDamaged { .. })));
-    // Newer events are in the log, and more come; nothing unpacked is removed.
-    for number in next..next + 200 {
+    // Newer events are in the log, and more come: they are packed into another part.
+    let packed = |journal: &Journal| journal.stats().unwrap().parts;
+    assert_eq!(packed(&journal), 1);
+    let mut number = next;
+    let patience = Instant::now() + Duration::from_secs(120);
+    while packed(&journal) < 2 || segments(dir.path()) > SEALED_KEPT + 2 {
+        assert!(Instant::now() < patience, "nothing is packed beside it");
         life(&journal, number).unwrap();
+        number += 1;
     }
-    let last = journal.recent_seq();
-    assert_eq!(journal.read(last).unwrap().next().unwrap().unwrap().seq, last);
     journal.close().unwrap();
     assert_eq!(fs::read(&db).unwrap(), bytes);
-    assert!(segments(dir.path()) > SEALED_KEPT + 1);
+    // What is in the other part can be read, and once the damaged one is cut away all is whole.
+    let (journal, _) = open(dir.path());
+    let (last, oldest) = (number * 5, next * 5 + 1);
+    let newer: Vec<u64> = journal.read(oldest).unwrap().map(|r| r.unwrap().seq).collect();
+    assert!(newer.into_iter().eq(oldest..=last));
+    assert!(matches!(journal.verify(), Err(JournalError::HistoryDamaged { .. })));
+    assert_eq!(journal.stats().unwrap().history, HistoryState::Damaged);
+    let keep = Retention { max_events: Some(10), ..Retention::default() };
+    journal.compact(&keep).unwrap();
+    journal.verify().unwrap();
+    assert_eq!(journal.stats().unwrap().history, HistoryState::Whole);
+    assert!(!db.exists());
 }
 
 #[test]
@@ -145,8 +170,8 @@ fn a_head_that_cannot_be_written_costs_nothing_once_it_can() {
         let dir = tempfile::tempdir().unwrap();
         let (journal, _) = open(dir.path());
         let mut next = if packed_before { fill(&journal, dir.path(), 0) } else { 0 };
-        let in_the_way = dir.path().join("history.head.tmp");
-        fs::create_dir(&in_the_way).unwrap();
+        let in_the_way = dir.path().join("history/head.tmp");
+        fs::create_dir_all(&in_the_way).unwrap();
         while segments(dir.path()) < SEALED_KEPT + 6 {
             life(&journal, next).unwrap();
             next += 1;
@@ -168,7 +193,7 @@ fn a_history_whose_head_is_gone_is_damaged_and_not_compacted() {
     let (journal, _) = open(dir.path());
     let next = fill(&journal, dir.path(), 0);
     journal.close().unwrap();
-    fs::remove_file(dir.path().join("history.head")).unwrap();
+    fs::remove_file(dir.path().join("history/head")).unwrap();
     let (journal, _) = open(dir.path());
     let damaged = |error| matches!(error, JournalError::HistoryDamaged { .. });
     assert!(damaged(journal.read(1).unwrap_err()));
@@ -234,9 +259,9 @@ fn a_journal_that_is_only_open_for_moments_is_packed_all_the_same() {
 fn a_head_that_cannot_be_read_is_no_damage_and_makes_no_new_journal() {
     let dir = tempfile::tempdir().unwrap();
     // Reading a directory fails, as reading from a failing disk does.
-    fs::create_dir(dir.path().join("history.head")).unwrap();
+    fs::create_dir_all(dir.path().join("history/head")).unwrap();
     let refused = Journal::open_dir(dir.path(), options()).unwrap_err();
     assert!(matches!(refused, JournalError::Io { .. }), "{refused}");
-    fs::remove_dir(dir.path().join("history.head")).unwrap();
+    fs::remove_dir(dir.path().join("history/head")).unwrap();
     open(dir.path()).0.verify().unwrap();
 }

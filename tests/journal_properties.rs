@@ -224,7 +224,7 @@ impl StateMachineTest for Machine {
         let options =
             JournalOptions::default().durability(durability).segment_bytes(reference.segment_bytes);
         let disk = MemoryStorage::new();
-        let history = Arc::new(MemoryHistory::new());
+        let history = Arc::new(MemoryHistory::on(&disk));
         let storage = Arc::new(disk.clone());
         let (journal, recovery) = Journal::open(storage, history.clone(), options.clone()).unwrap();
         assert!(recovery.clean);
@@ -307,9 +307,8 @@ impl StateMachineTest for Machine {
                     (Keep::All, _) | (_, false) => store.journal.recent_seq(),
                     (Keep::Some | Keep::Nothing, true) => store.journal.durable_seq(),
                 };
-                // The disk first: what it has lost after that is in the history.
                 store.disk = store.disk.crash(Crash { seed, keep, sector });
-                store.history = Arc::new(store.history.crash());
+                store.history = Arc::new(MemoryHistory::on(&store.disk));
                 store.open(floor);
             }
         }

@@ -35,7 +35,7 @@ fn filled(dir: &Path) -> Vec<Record> {
     append(&journal, id(9003), lost()).unwrap();
     let records = all(&journal);
     journal.close().unwrap();
-    assert!(dir.join("history.head").exists(), "something was packed");
+    assert!(dir.join("history/head").exists(), "something was packed");
     records
 }
 
@@ -347,9 +347,14 @@ fn a_compacted_store_is_salvaged_from_its_oldest_event_on() {
     assert_eq!((salvaged.first, salvaged.lost, salvaged.invalid.len()), (oldest, 0, 0));
     assert_eq!(states(&journal), before);
     // Also when what it builds on is gone: a later snapshot has the atoms.
-    fs::remove_file(dir.path().join("history.1.base")).unwrap();
-    fs::remove_file(dir.path().join("history.head")).unwrap();
-    let (_, _, journal) = check(dir.path(), &original, "no base");
+    fs::remove_file(dir.path().join(format!("history/{:020}.base", 1))).unwrap();
+    let (salvaged, _, journal) = check(dir.path(), &original, "no base");
+    assert_eq!((salvaged.first, salvaged.lost), (oldest, 0));
+    assert_eq!(states(&journal), before);
+    // Without the head nothing says that there was a cut: what was cut is back as far as it is there.
+    fs::remove_file(dir.path().join("history/head")).unwrap();
+    let (salvaged, _, journal) = check(dir.path(), &original, "no head");
+    assert_eq!((salvaged.first, salvaged.lost), (1, 0));
     assert_eq!(states(&journal), before);
 }
 

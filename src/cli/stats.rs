@@ -40,7 +40,10 @@ fn lines(stats: &journal::Stats) -> Vec<(&'static str, String)> {
         ("segments", stats.segments.to_string()),
         ("waited to be packed", stats.waited.to_string()),
         ("bytes on disk", format!("{} ({} unused)", stats.bytes, stats.unused)),
-        ("history", format!("{}, {} bytes", stats.history, stats.history_bytes)),
+        (
+            "history",
+            format!("{}, {} bytes in {} parts", stats.history, stats.history_bytes, stats.parts),
+        ),
         (
             "groups",
             format!("{} (events: p50 {}, max {})", stats.groups, stats.group_p50, stats.group_max),

@@ -1,5 +1,6 @@
 //! Retention: cutting the oldest events off, and keeping the atoms.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,11 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::core::Core;
 use super::error::JournalError;
-use super::frame::CHAIN_START;
-use super::history::Base;
+use super::history::{self, Part};
 use super::read::Records;
-use super::view::View;
-use crate::time::{Timestamp, now};
+use crate::time::Timestamp;
 
 /// Which events are kept: those that both limits keep. Atoms that exist are
 /// never forgotten, however old the events are that made them.
@@ -44,10 +43,9 @@ pub struct Compacted {
     pub after: u64,
 }
 
-/// With a [`Retention`] set, the journal compacts itself once this share of
-/// its events, in percent, need not be kept any more. While that runs there
-/// are two generations: the larger the share, the more room is wasted before,
-/// and the smaller, the more often what stays is written again.
+/// With a [`Retention`] set, the journal compacts itself: parts of the history of which nothing
+/// need be kept go as soon as there are any, and a part is written again, without
+/// what need not be kept, once this share of all bytes, in percent, would be wasted in it.
 pub const COMPACT_AT_PERCENT: u64 = 33;
 
 impl Core {
@@ -60,12 +58,13 @@ impl Core {
         let in_log = self.catalog.lock().oldest().unwrap_or(1);
         let oldest = match self.history.head() {
             Ok(Some(head)) => head.first,
-            // Nothing was packed, or what was cannot be asked: the log has all of it.
-            Ok(None) | Err(_) if in_log == 1 => 1,
+            Ok(None) if in_log == 1 => 1,
             Ok(None) => {
                 let problem = format!("the log begins with event {in_log}, and there is none");
                 return Err(JournalError::HistoryDamaged { problem });
             }
+            // What was cut from it cannot be known any more, and the log has all of it.
+            Err(JournalError::HistoryDamaged { .. }) if in_log == 1 => return Ok(1),
             Err(error) => return Err(error),
         };
         self.oldest.store(oldest, Ordering::Release);
@@ -82,48 +81,88 @@ impl Core {
         }
         let oldest = self.oldest_seq()?;
         let before = self.stats()?.bytes;
-        let cut = self.first_to_keep(retention, oldest)?;
+        let mut cut = self.first_to_keep(retention, oldest)?;
         if cut <= oldest {
             return Ok(Compacted { dropped: 0, oldest, before, after: before });
         }
-        self.seal_before(cut)?;
-        self.pack()?;
+        match self.seal_before(cut).and_then(|()| self.pack()) {
+            Ok(()) => {}
+            // What is packed can go, and makes room for the rest.
+            Err(JournalError::Io { source, .. } | JournalError::NoSpace { source })
+                if source.kind() == ErrorKind::StorageFull
+                    && self.history.head()?.is_some_and(|head| head.last >= oldest) =>
+            {
+                cut = cut.min(self.history.head()?.map_or(oldest, |head| head.last + 1));
+            }
+            Err(error) => return Err(error),
+        }
         self.cut(cut)?;
         let after = self.stats()?.bytes;
         Ok(Compacted { dropped: cut - oldest, oldest: cut, before, after })
     }
 
-    /// Compacts when [`COMPACT_AT_PERCENT`] of the events are over the limits.
+    /// Lets go of what is over the limits, where that takes little: see [`COMPACT_AT_PERCENT`].
     /// What is still in the write-ahead log only stays there.
     pub(crate) fn compact_if_worth_it(self: &Arc<Self>) -> Result<(), JournalError> {
         let retention = self.options.retention;
         if retention == Retention::EVERYTHING {
             return Ok(());
         }
-        let Some(head) = self.history.head()? else { return Ok(()) };
-        let (oldest, recent) = (self.oldest_seq()?, self.visible.lock().seq);
-        let share = ((recent + 1 - oldest) * COMPACT_AT_PERCENT).div_ceil(100).max(1);
-        let over_count = retention
-            .max_events
-            .is_some_and(|most| (recent + 1).saturating_sub(most).saturating_sub(oldest) >= share);
-        let over_age = match retention.max_age {
-            // The last of them has to be over it: cheaper than to ask each.
-            Some(age) if !over_count && oldest + share <= head.last => {
-                let last = Records::new(self.clone(), oldest + share - 1, recent)?.next_event()?;
-                last.is_some_and(|last| last.record.at < before_now(age))
-            }
-            Some(_) | None => false,
+        let (oldest, parts) = (self.oldest_seq()?, self.history.parts()?);
+        let youngest = retention.max_age.map(|age| self.before_now(age));
+        let over_count = self.over_count(&retention);
+        let over = |part: &&Part| {
+            part.last < over_count || youngest.is_some_and(|youngest| part.newest < youngest)
         };
-        if !over_count && !over_age {
-            return Ok(());
+        let gone = parts.iter().take_while(over).count();
+        let mut cut = match (gone.checked_sub(1), parts.get(gone)) {
+            (Some(last), _) => parts[last].last + 1,
+            (None, _) => oldest,
+        };
+        // Which of the events in the next part are over the limits is only looked up when most must be.
+        if let Some(part) = parts.get(gone)
+            && self.may_be_wasted(part, over_count, youngest, &parts[gone..])
+            && self.maintenance.worth_a_look(part, youngest)
+        {
+            let first = self.first_to_keep(&retention, cut)?.min(part.last + 1);
+            if is_waste(history::wasted(part, first), &parts[gone..]) {
+                cut = first;
+            } else {
+                // Its events did not come evenly. Not every seal is to open it once more.
+                self.maintenance.looked_at(part, youngest);
+            }
         }
-        let cut = self.first_to_keep(&retention, oldest)?.min(head.last + 1);
         if cut <= oldest {
             return Ok(());
         }
         self.cut(cut)?;
         tracing::info!(dropped = cut - oldest, oldest = cut, "the journal was compacted");
         Ok(())
+    }
+
+    /// Whether so much of a part seems to be over the limits that it should be written again.
+    fn may_be_wasted(
+        &self,
+        part: &Part,
+        over_count: u64,
+        youngest: Option<Timestamp>,
+        kept: &[Part],
+    ) -> bool {
+        let mut wasted = history::wasted(part, over_count);
+        if let Some(youngest) = youngest {
+            // As if events came evenly, from the end of the part before it.
+            let (from, to) = (part.oldest.as_micros(), part.newest.as_micros());
+            let gone = youngest.as_micros().saturating_sub(from).min(to.saturating_sub(from));
+            let share = u128::from(part.bytes) * u128::from(gone) / u128::from((to - from).max(1));
+            wasted = wasted.max(u64::try_from(share).unwrap_or(0));
+        }
+        is_waste(wasted, kept)
+    }
+
+    /// The first event that a limit on their number keeps.
+    fn over_count(&self, retention: &Retention) -> u64 {
+        let recent = self.visible.lock().seq;
+        retention.max_events.map_or(0, |most| (recent + 1).saturating_sub(most))
     }
 
     /// The first event that the retention keeps. Never drops one that is younger than
@@ -134,14 +173,17 @@ impl Core {
         oldest: u64,
     ) -> Result<u64, JournalError> {
         let recent = self.visible.lock().seq;
-        let by_count =
-            retention.max_events.map_or(oldest, |most| (recent + 1).saturating_sub(most));
-        let from = by_count.max(oldest);
-        let Some(age) = retention.max_age else { return Ok(from) };
-        let youngest = before_now(age);
-        let mut first = from;
+        let mut first = self.over_count(retention).max(oldest);
+        let Some(age) = retention.max_age else { return Ok(first) };
+        let youngest = self.before_now(age);
+        // Parts that are over the limit as a whole need not be read.
+        for part in self.history.parts()? {
+            if part.first <= first && first <= part.last && part.newest < youngest {
+                first = part.last + 1;
+            }
+        }
         if first <= recent {
-            let mut records = Records::new(self.clone(), from, recent)?;
+            let mut records = Records::new(self.clone(), first, recent)?;
             while let Some(event) = records.next_event()? {
                 if event.record.at >= youngest {
                     break;
@@ -172,49 +214,22 @@ impl Core {
             // Another compaction was faster.
             return Ok(());
         }
-        let base = self.base_of(cut)?;
         let going_on = || !self.maintenance.stopping();
-        let done = self.history.cut(cut, &base, &going_on);
+        let done = self.history.cut(cut, &going_on);
         // When it failed, it may be done all the same: then the history is asked again.
         self.oldest.store(if done.is_ok() { cut } else { 0 }, Ordering::Release);
         done
     }
 
-    /// Folds the events before `cut`, from what the oldest of them builds on.
-    fn base_of(self: &Arc<Self>, cut: u64) -> Result<Base, JournalError> {
-        let damaged = |problem: String| JournalError::HistoryDamaged { problem };
-        let (mut view, mut chain, mut first) = match self.history.base()? {
-            // What is before the base is an archive, of which nothing is folded.
-            Some(base) if base.first() >= cut => return Ok(base),
-            Some(base) => (base.view().map_err(damaged)?, base.chain(), base.first()),
-            None => (View::default(), CHAIN_START, self.oldest_seq()?),
-        };
-        let mut records = Records::new(self.clone(), first, cut - 1)?;
-        while let Some(event) = records.next_event()? {
-            if self.maintenance.stopping() {
-                return Err(JournalError::Closed);
-            }
-            let record = &event.record;
-            let inconsistent = |problem| JournalError::Inconsistent { seq: record.seq, problem };
-            if event.header.prev != chain {
-                return Err(inconsistent("it does not follow the event before it".to_owned()));
-            }
-            let atom = view
-                .apply(record.atom, record.at, &record.fact)
-                .map_err(|unfit| inconsistent(unfit.to_string()))?;
-            if atom.state() != record.state {
-                return Err(inconsistent("it leads to another state".to_owned()));
-            }
-            (chain, first) = (event.header.crc, record.seq + 1);
-        }
-        if first != cut {
-            return Err(damaged(format!("event {first} is missing")));
-        }
-        Base::new(cut, chain, &view)
+    /// The time that was so long ago.
+    fn before_now(&self, age: Duration) -> Timestamp {
+        let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        Timestamp::from_micros(self.options.clock.now().as_micros().saturating_sub(age))
     }
 }
 
-fn before_now(age: Duration) -> Timestamp {
-    let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-    Timestamp::from_micros(now().as_micros().saturating_sub(age))
+/// Whether so many bytes of these parts are too much to be wasted.
+fn is_waste(wasted: u64, parts: &[Part]) -> bool {
+    let all: u64 = parts.iter().map(|part| part.bytes).sum();
+    wasted > 0 && wasted * 100 >= all * COMPACT_AT_PERCENT
 }

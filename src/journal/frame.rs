@@ -49,11 +49,21 @@ pub(crate) enum Kind {
     Footer,
     /// A cleanly closed segment is written again after this mark.
     Opened,
+    /// A piece of the frame of an event, in the history: `seq` is the event's number, `prev` the
+    /// checksum of its frame, `back` the number of the piece, from 0.
+    Piece,
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Header, Self::Atom, Self::SnapshotEnd, Self::Event, Self::Footer, Self::Opened];
+    const ALL: [Self; 7] = [
+        Self::Header,
+        Self::Atom,
+        Self::SnapshotEnd,
+        Self::Event,
+        Self::Footer,
+        Self::Opened,
+        Self::Piece,
+    ];
 
     const fn code(self) -> u8 {
         match self {
@@ -63,6 +73,7 @@ impl Kind {
             Self::Event => 4,
             Self::Footer => 5,
             Self::Opened => 6,
+            Self::Piece => 7,
         }
     }
 

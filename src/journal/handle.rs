@@ -245,22 +245,7 @@ impl Journal {
     ///
     /// What reading gives.
     pub fn read_atom(&self, atom: AtomId) -> Result<Vec<Record>, JournalError> {
-        let core = &self.inner.core;
-        let head = core.history.head()?;
-        let oldest = core.oldest_seq()?;
-        let mut records = Vec::new();
-        for seq in core.history.of_atom(atom)?.into_iter().filter(|seq| *seq >= oldest) {
-            records.extend(self.read(seq)?.next().transpose()?);
-        }
-        let packed = head.map_or(0, |head| head.last);
-        records.retain(|record| record.seq <= packed);
-        for record in self.read(oldest.max(packed + 1))? {
-            let record = record?;
-            if record.atom == atom {
-                records.push(record);
-            }
-        }
-        Ok(records)
+        super::read::of_atom(&self.inner.core, atom)
     }
 
     /// Reads every byte of history and segments, and proves that folding the
@@ -279,6 +264,10 @@ impl Journal {
     /// What the writers wait for meanwhile is one change of segments. Numbers go
     /// on, and atoms that exist stay as they are: what the events that are kept
     /// build on is kept with them. A kill at any moment leaves a journal that opens.
+    ///
+    /// The history is in parts, and those of which nothing is kept go. Of the part that the cut goes
+    /// through the rest may stay on disk, no more than a third of all, and is not shown. On a full
+    /// disk what is packed already goes, and [`Compacted::oldest`] says how far that was.
     ///
     /// # Errors
     ///

@@ -8,10 +8,11 @@ use parking_lot::{Condvar, Mutex};
 use super::catalog;
 use super::core::Core;
 use super::error::{self, JournalError};
-use super::history::Packing;
+use super::history::{Packing, Part};
 use super::open::spawn;
 use super::options::{SEALED_KEPT, SEALED_WAITING};
 use super::wal::segment;
+use crate::time::Timestamp;
 
 /// The maintenance of a journal. Its thread is started when there is something to do.
 #[derive(Debug, Default)]
@@ -21,6 +22,9 @@ pub(crate) struct Maintenance {
     bell: Condvar,
     /// Those who append wait here while too much is to be packed.
     packed: Condvar,
+    /// The first event of a part that was looked at and not worth being written again, and
+    /// how old its events had to be then.
+    looked_at: Mutex<Option<(u64, Timestamp)>>,
     /// Held by whoever needs the segments to stay, or removes them.
     pub(crate) segments_stay: Mutex<()>,
 }
@@ -86,6 +90,22 @@ impl Maintenance {
 
     pub(crate) fn stopping(&self) -> bool {
         self.state.lock().stopping
+    }
+
+    /// Whether enough of a part can have become too old since it was looked at.
+    pub(crate) fn worth_a_look(&self, part: &Part, youngest: Option<Timestamp>) -> bool {
+        match (*self.looked_at.lock(), youngest) {
+            (Some((first, then)), Some(youngest)) if first == part.first => {
+                let span = part.newest.saturating_since(part.oldest);
+                youngest.saturating_since(then) >= span / 8
+            }
+            (Some(_) | None, _) => true,
+        }
+    }
+
+    /// A part was looked at, and is not worth being written again yet.
+    pub(crate) fn looked_at(&self, part: &Part, youngest: Option<Timestamp>) {
+        *self.looked_at.lock() = youngest.map(|youngest| (part.first, youngest));
     }
 
     /// How many changes had to wait for the packer since the journal was opened, those that do so now among them.
@@ -202,7 +222,8 @@ impl Core {
                 next = seq + 1;
                 chunks.add(event);
             }
-            self.history.append(&chunks.finish())?;
+            let mut base = || catalog::reader(&*self.storage, first, None)?.base();
+            self.history.append(&chunks.finish(), &mut base)?;
             self.remove_packed(next)?;
             self.maintenance.tell(false);
             if self.maintenance.stopping() {
@@ -223,6 +244,7 @@ impl Core {
         let packed = |position: &usize| firsts[position + 1] <= next;
         let removable = (0..removable).take_while(packed).count();
         if removable > 0 {
+            self.history.settle()?;
             // An earlier try may have removed one and failed to make that durable.
             sync()?;
         }

@@ -43,12 +43,13 @@ pub use compact::{COMPACT_AT_PERCENT, Compacted, Retention};
 pub use error::JournalError;
 pub use handle::Journal;
 pub use history::{
-    Base, CHUNK_BYTES, Chunk, Head, History, HistoryState, HistoryUsage, MemoryHistory, SledHistory,
+    Base, CHUNK_BYTES, Chunk, Head, History, HistoryState, HistoryUsage, MemoryHistory, Part,
+    SledHistory,
 };
 pub use open::Recovery;
 pub use options::{
     JournalOptions, MAX_DETAIL_BYTES, MAX_GROUP_BYTES, MAX_HANDLE_BYTES, MAX_QUEUED_BYTES,
-    MAX_RECENT_BYTES, MAX_RECENT_EVENTS, SEALED_KEPT, SEALED_WAITING, SEGMENT_BYTES,
+    MAX_RECENT_BYTES, MAX_RECENT_EVENTS, PART_BYTES, SEALED_KEPT, SEALED_WAITING, SEGMENT_BYTES,
 };
 pub use queue::Ticket;
 pub use read::Records;

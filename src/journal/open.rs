@@ -57,7 +57,7 @@ pub(crate) fn stores(dir: &Path, options: &JournalOptions) -> Result<Stores, Jou
         make_dir(&wal)?;
     }
     let storage = Arc::new(DiskStorage::new(wal));
-    let history = Arc::new(SledHistory::new(dir));
+    let history = Arc::new(SledHistory::with_parts(dir, options.part_bytes));
     Ok((storage, history))
 }
 

@@ -2,6 +2,7 @@
 
 use super::compact::Retention;
 use crate::Durability;
+use crate::time::Clock;
 
 /// How a journal is kept.
 #[derive(Debug, Clone)]
@@ -12,17 +13,26 @@ pub struct JournalOptions {
     /// The most bytes of events in one segment; a segment has room for its
     /// snapshot and for the endings of the atoms in it beyond that.
     pub segment_bytes: u64,
+    /// How many bytes of events a part of the history has at the least before another one is begun. A part
+    /// goes as a whole, so this much may be kept longer than it has to be; the more there is, the larger
+    /// parts become, up to 32 times this.
+    pub part_bytes: u64,
     /// There must be a journal already: an empty directory is then an error, not a
     /// new journal. For stores that say elsewhere that one was made in them.
     pub must_exist: bool,
-    /// Which events are kept. The journal compacts itself, off the writers' path, when
-    /// [`COMPACT_AT_PERCENT`](super::COMPACT_AT_PERCENT) of them need not be.
+    /// Which events are kept. The journal compacts itself, off the writers' path: see
+    /// [`COMPACT_AT_PERCENT`](super::COMPACT_AT_PERCENT).
     pub retention: Retention,
+    /// By which the age of events is told.
+    pub clock: Clock,
 }
 
 /// The default of [`JournalOptions::segment_bytes`]: 4 MiB, which a disk zeroes
 /// in some ten milliseconds and a reopening reads in less.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
+
+/// The default of [`JournalOptions::part_bytes`]: 2 MiB, of which the sled around it takes little.
+pub const PART_BYTES: u64 = 2 << 20;
 
 /// The first segment of a store has this room at the most, so that creating one is cheap.
 pub(crate) const FIRST_SEGMENT_BYTES: u64 = 256 << 10;
@@ -59,8 +69,10 @@ impl Default for JournalOptions {
         Self {
             durability: Durability::default(),
             segment_bytes: SEGMENT_BYTES,
+            part_bytes: PART_BYTES,
             must_exist: false,
             retention: Retention::EVERYTHING,
+            clock: Clock::default(),
         }
     }
 }
@@ -80,10 +92,24 @@ impl JournalOptions {
         self
     }
 
+    /// The same, with another size of the history's parts.
+    #[must_use]
+    pub fn part_bytes(mut self, bytes: u64) -> Self {
+        self.part_bytes = bytes;
+        self
+    }
+
     /// The same, with a limit on what is kept.
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
+        self
+    }
+
+    /// The same, with the time from somewhere else.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 

@@ -1,6 +1,7 @@
 //! Reading the events in order, across history and segments.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::catalog;
 use super::core::Core;
@@ -9,6 +10,7 @@ use super::frame::{self, Kind};
 use super::wal::reader::{ReadEvent, SegmentReader};
 use super::wal::segment::{self, Spot};
 use super::{Record, codec};
+use crate::atom::AtomId;
 
 /// The events from one number on, in one unbroken sequence, up to the last one
 /// that was acknowledged when the reading began.
@@ -32,6 +34,9 @@ enum Source {
         offset: usize,
     },
 }
+
+/// How much of the history is read at a time by who reads on; at first only what is asked for.
+pub(crate) const READ_AHEAD: usize = 256 << 10;
 
 impl Records {
     pub(crate) fn new(core: Arc<Core>, from: u64, end: u64) -> Result<Self, JournalError> {
@@ -72,7 +77,11 @@ impl Records {
                 Source::History { frames, offset } => packed(frames, offset)?,
             };
             let Some(event) = event else {
-                self.source = self.source_of(self.next)?;
+                let most = match self.source {
+                    Source::History { .. } => READ_AHEAD,
+                    Source::None | Source::Segment(..) => 0,
+                };
+                self.source = self.source_of(self.next, most)?;
                 continue;
             };
             if event.header.seq < self.next {
@@ -92,14 +101,19 @@ impl Records {
     }
 
     /// Where the event with this number is.
-    fn source_of(&self, seq: u64) -> Result<Source, JournalError> {
+    fn source_of(&self, seq: u64, most: usize) -> Result<Source, JournalError> {
+        let oldest = self.core.oldest.load(Ordering::Acquire);
+        if oldest > seq {
+            // It was cut while this was reading. It may still be there, and counts no more.
+            return Err(JournalError::Compacted { asked: seq, oldest });
+        }
         let found = self.core.catalog.lock().find(seq);
         if let Some((first, file)) = found {
             let mut reader = match catalog::reader(&*self.core.storage, first, file) {
                 Ok(reader) => reader,
                 // It may have been packed and removed since it was found.
                 Err(_) if self.core.catalog.lock().find(seq).is_none() => {
-                    return self.source_of(seq);
+                    return self.source_of(seq, most);
                 }
                 Err(error) => return Err(error),
             };
@@ -113,14 +127,14 @@ impl Records {
                 }
             }
             // The segment after this one was packed and removed before it.
-            if let Some(frames) = self.core.history.frames(seq)? {
+            if let Some(frames) = self.core.history.frames(seq, most)? {
                 return Ok(Source::History { frames, offset: 0 });
             }
             let path = self.core.storage.path(&segment::name(first));
             let spot = Spot { path, offset: reader.bytes(), seq: Some(seq) };
             return Err(spot.damaged("the segment that should have this event ends before it"));
         }
-        match self.core.history.frames(seq)? {
+        match self.core.history.frames(seq, most)? {
             Some(frames) => Ok(Source::History { frames, offset: 0 }),
             // It was, and went while this was reading.
             None if self.core.oldest_seq()? > seq => {
@@ -131,6 +145,34 @@ impl Records {
             }),
         }
     }
+}
+
+/// See [`Journal::read_atom`](super::Journal::read_atom).
+pub(crate) fn of_atom(core: &Arc<Core>, atom: AtomId) -> Result<Vec<Record>, JournalError> {
+    let oldest = core.oldest_seq()?;
+    let end = core.visible.lock().seq;
+    let mut records: Vec<Record> = Vec::new();
+    // What is packed meanwhile is read from the log.
+    let packed_up_to = core.history.head()?.map_or(0, |head| head.last);
+    let mut next = oldest;
+    for first in core.history.of_atom(atom)? {
+        let Some(frames) = core.history.frames(first, 0)? else { continue };
+        let mut offset = 0;
+        while let Some(event) = packed(&frames, &mut offset)? {
+            let seq = event.header.seq;
+            if event.record.atom == atom && (next..=packed_up_to).contains(&seq) {
+                next = seq + 1;
+                records.push(event.record);
+            }
+        }
+    }
+    for record in Records::new(core.clone(), oldest.max(packed_up_to + 1), end)? {
+        let record = record?;
+        if record.atom == atom {
+            records.push(record);
+        }
+    }
+    Ok(records)
 }
 
 /// The next event of packed frames.

@@ -35,6 +35,8 @@ pub struct Stats {
     pub unused: u64,
     /// Of these, bytes of the history.
     pub history_bytes: u64,
+    /// Parts of the history.
+    pub parts: usize,
     /// What is known of the history. It is not opened for this.
     pub history: HistoryState,
     /// Groups of events that were written since the journal was opened.
@@ -193,6 +195,7 @@ impl Core {
             bytes: bytes + usage.bytes,
             unused,
             history_bytes: usage.bytes,
+            parts: usage.parts,
             history: usage.state,
             groups: groups.total,
             group_p50: groups.percentile(50),

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::core::Core;
 use super::error::{self, JournalError};
 use super::frame;
-use super::read::packed;
+use super::history::Part;
+use super::read::{READ_AHEAD, packed};
 use super::storage::StoredFile;
 use super::view::View;
+use super::wal::reader::ReadEvent;
 use super::wal::recover::{Mend, Scan, view_bytes};
 use super::wal::segment::{self, SEGMENT_HEADER_BYTES, Spot};
 
@@ -38,33 +40,73 @@ struct Fold {
     chain: u32,
 }
 
-/// What the history leads to where a segment begins.
+/// What the history leads to where a segment begins: the atoms, where it folds.
 struct Mark {
     chain: u32,
-    atoms: Vec<Vec<u8>>,
+    atoms: Option<Vec<Vec<u8>>>,
 }
+
+/// The fold of the history, as far as it went.
+struct Folded {
+    /// The event that comes next.
+    next: u64,
+    chain: Option<u32>,
+    /// The atoms before it; `None` where the events do not fold.
+    view: Option<View>,
+    marks: BTreeMap<u64, Mark>,
+    /// What is also in a segment, and must be the same there.
+    twice: Vec<(u64, u32)>,
+    /// Events that are kept.
+    events: u64,
+    bytes: u64,
+}
+
+/// So often is the history read again that was cut meanwhile, before nobody may cut it any more.
+const TRIES: u32 = 3;
 
 fn inconsistent<T>(seq: u64, problem: impl Into<String>) -> Result<T, JournalError> {
     Err(JournalError::Inconsistent { seq, problem: problem.into() })
 }
 
+fn damaged<T>(problem: String) -> Result<T, JournalError> {
+    Err(JournalError::HistoryDamaged { problem })
+}
+
 impl Core {
     /// See [`Journal::verify`](super::Journal::verify).
     pub(crate) fn verify(&self) -> Result<Verified, JournalError> {
+        // The history may be long, and whoever packs, and whoever waits for that, has to go on.
+        let mut folded = None;
+        for _ in 0..TRIES {
+            match self.fold_history(None) {
+                Ok(done) => {
+                    folded = Some(done);
+                    break;
+                }
+                Err(JournalError::Compacted { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let _stay = self.maintenance.segments_stay.lock();
+        // What was packed since.
+        let folded = match self.fold_history(folded) {
+            Err(JournalError::Compacted { .. }) => self.fold_history(None)?,
+            other => other?,
+        };
         let newest = self.newest()?;
         let oldest = self.oldest_seq()?;
         let mut verified = Verified {
             oldest,
             events: newest.seq + 1 - oldest,
-            packed: 0,
+            packed: folded.events.min(folded.next.saturating_sub(oldest)),
             atoms: newest.view.len(),
             segments: newest.firsts.len(),
-            bytes: newest.bytes.len() as u64,
+            bytes: newest.bytes.len() as u64 + folded.bytes,
         };
-        // What is both in the history and still in a segment must be the same.
-        let mut twice = Vec::new();
-        let marks = self.fold_history(&newest.firsts, &mut twice, &mut verified)?;
+        let in_log = newest.firsts.first().copied().unwrap_or(1);
+        if in_log > folded.next {
+            return damaged(format!("the events from {} to {in_log} are gone", folded.next));
+        }
         let mut fold: Option<Fold> = None;
         for (position, first) in newest.firsts.iter().enumerate() {
             let name = segment::name(*first);
@@ -86,14 +128,16 @@ impl Core {
             let (before, chain) = (view_bytes(&scan.view)?, scan.chain);
             let follows = fold.as_ref().is_none_or(|fold| fold.seq + 1 == *first);
             let mark = match &fold {
-                Some(fold) => Some(Mark { chain: fold.chain, atoms: view_bytes(&fold.view)? }),
+                Some(fold) => {
+                    Some(Mark { chain: fold.chain, atoms: Some(view_bytes(&fold.view)?) })
+                }
                 None => None,
             };
-            for mark in mark.iter().chain(marks.get(first)) {
+            for mark in mark.iter().chain(folded.marks.get(first)) {
                 if !follows || mark.chain != chain {
                     return inconsistent(*first, format!("segment {name} does not follow"));
                 }
-                if mark.atoms != before {
+                if mark.atoms.as_ref().is_some_and(|atoms| *atoms != before) {
                     return inconsistent(*first, "a snapshot is not what the events give");
                 }
             }
@@ -111,7 +155,7 @@ impl Core {
                 }
                 None => {}
             }
-            compare(&twice, &bytes[start..scan.offset])?;
+            compare(&folded.twice, &bytes[start..scan.offset])?;
             fold = Some(Fold { view: scan.view, seq: scan.seq, chain: scan.chain });
         }
         match fold {
@@ -127,90 +171,89 @@ impl Core {
         }
     }
 
-    /// Folds the history from what it builds on; gives what it leads to wherever a segment begins.
-    fn fold_history(
-        &self,
-        firsts: &[u64],
-        twice: &mut Vec<(u64, u32)>,
-        verified: &mut Verified,
-    ) -> Result<BTreeMap<u64, Mark>, JournalError> {
-        let damaged = |problem: String| JournalError::HistoryDamaged { problem };
+    /// Folds the history, part by part, from its beginning or from where another fold ended; gives what it
+    /// leads to wherever a segment begins.
+    fn fold_history(&self, from: Option<Folded>) -> Result<Folded, JournalError> {
+        let (head, parts) = (self.history.head()?, self.history.parts()?);
+        // Asked for after the head: what is sealed later begins beyond it.
+        let firsts = self.catalog.lock().firsts();
+        let Some(head) = head else {
+            let marks =
+                BTreeMap::from([(1, Mark::of(frame::CHAIN_START, Some(&View::default()))?)]);
+            return Ok(Folded { marks, ..Folded::nothing(1, None) });
+        };
+        let begins = parts.first().map_or(head.first, |part| part.first);
+        let mut folded = match from {
+            Some(folded) => folded,
+            None if parts.is_empty() => Folded::nothing(begins, Some(head.chain)),
+            None => Folded::nothing(begins, None),
+        };
         let in_log = firsts.first().copied().unwrap_or(1);
-        let mut marks = BTreeMap::new();
-        let Some(head) = self.history.head()? else {
-            if in_log > 1 {
-                return Err(damaged(format!("the events before {in_log} are gone")));
-            }
-            marks.insert(1, Mark { chain: frame::CHAIN_START, atoms: Vec::new() });
-            return Ok(marks);
-        };
-        if in_log > head.last + 1 {
-            let gone = head.last + 1..in_log;
-            return Err(damaged(format!("the events from {} to {in_log} are gone", gone.start)));
-        }
-        // What is before the base is read, and not folded.
-        let (mut view, base, base_chain) = match self.history.base()? {
-            Some(base) => (base.view().map_err(damaged)?, base.first(), Some(base.chain())),
-            None if head.first == 1 => (View::default(), 1, Some(frame::CHAIN_START)),
-            None => {
-                let first = head.first;
-                return Err(damaged(format!("what event {first} builds on is gone")));
-            }
-        };
-        let mut chain = None;
-        let mut next = head.first;
-        let mut frames = Vec::new();
-        let mut offset = 0;
-        loop {
-            if next == base {
-                if chain.is_some() && chain != base_chain {
-                    return Err(damaged(format!("event {next} does not follow what it builds on")));
-                }
-                chain = base_chain;
-            }
-            if let (true, Some(chain)) = (next >= base && firsts.contains(&next), chain) {
-                marks.insert(next, Mark { chain, atoms: view_bytes(&view)? });
-            }
-            if next > head.last {
-                break;
-            }
-            let event = loop {
-                match packed(&frames, &mut offset)? {
-                    Some(event) if event.header.seq < next && frames.len() > offset => {}
-                    Some(event) => break event,
-                    None => {
-                        let found = self.history.frames(next)?;
-                        frames = found.ok_or_else(|| damaged(format!("no event {next}")))?;
-                        verified.bytes += frames.len() as u64;
-                        offset = 0;
-                    }
-                }
-            };
-            let header = event.header;
-            if header.seq != next || chain.is_some_and(|chain| chain != header.prev) {
-                let problem = format!("event {next} does not follow the one before it");
-                return Err(damaged(problem));
-            }
-            chain = Some(header.crc);
-            next += 1;
-            verified.packed += 1;
-            if header.seq >= in_log {
-                twice.push((header.seq, header.crc));
-            }
-            if header.seq < base {
+        let oldest = head.first;
+        for part in &parts {
+            if part.last < folded.next {
                 continue;
             }
-            let record = event.record;
-            match view.apply(record.atom, record.at, &record.fact) {
-                Ok(atom) if atom.state() == record.state => {}
-                Ok(_) => return inconsistent(record.seq, "it leads to another state"),
-                Err(unfit) => return inconsistent(record.seq, unfit.to_string()),
+            if part.first > folded.next {
+                return Err(JournalError::Compacted { asked: folded.next, oldest });
+            }
+            if part.first == folded.next {
+                self.begin_part(part, &mut folded)?;
+            }
+            let (mut frames, mut offset, mut asked) = (Vec::new(), 0, None);
+            while folded.next <= part.last {
+                let event = match packed(&frames, &mut offset)? {
+                    Some(event) if event.header.seq < folded.next => continue,
+                    Some(event) => event,
+                    None if asked == Some(folded.next) => {
+                        return damaged(format!("event {} is missing", folded.next));
+                    }
+                    None => {
+                        let next = folded.next;
+                        let found = self.history.frames(next, READ_AHEAD)?;
+                        frames = found.ok_or(JournalError::Compacted { asked: next, oldest })?;
+                        (offset, asked) = (0, Some(next));
+                        continue;
+                    }
+                };
+                if firsts.binary_search(&folded.next).is_ok() {
+                    folded.mark()?;
+                }
+                folded.event(event, oldest, in_log)?;
+            }
+            if folded.chain != Some(part.chain) {
+                return damaged(format!("event {} is not the one that was packed", part.last));
             }
         }
-        if chain.is_some_and(|chain| chain != head.chain) {
-            return Err(damaged(format!("event {} is not the one that was packed", head.last)));
+        folded.mark()?;
+        Ok(folded)
+    }
+
+    /// What a part builds on must be what those before it lead to.
+    fn begin_part(&self, part: &Part, folded: &mut Folded) -> Result<(), JournalError> {
+        let first = part.first;
+        let Some(base) = self.history.base(first)? else {
+            if part.folds {
+                // It went since its part was asked for.
+                return Err(JournalError::Compacted { asked: first, oldest: first + 1 });
+            }
+            folded.view = None;
+            return Ok(());
+        };
+        let view = base.view().map_err(|problem| JournalError::HistoryDamaged { problem })?;
+        if folded.chain.is_some_and(|chain| chain != base.chain()) {
+            return damaged(format!("event {first} does not follow what it builds on"));
         }
-        Ok(marks)
+        if let Some(before) = &folded.view
+            && view_bytes(before)? != view_bytes(&view)?
+        {
+            return inconsistent(
+                first,
+                "what a part of the history builds on is not what the events give",
+            );
+        }
+        (folded.chain, folded.view) = (Some(base.chain()), Some(view));
+        Ok(())
     }
 
     /// The newest segment and the atoms as they are, at one moment.
@@ -226,6 +269,47 @@ impl Core {
         let firsts = self.catalog.lock().firsts();
         let torn = poisoned || matches!(decided.mend, Mend::Zeros { .. });
         Ok(Newest { bytes, view, seq, firsts, torn, poisoned })
+    }
+}
+
+impl Mark {
+    fn of(chain: u32, view: Option<&View>) -> Result<Self, JournalError> {
+        Ok(Self { chain, atoms: view.map(view_bytes).transpose()? })
+    }
+}
+
+impl Folded {
+    fn nothing(next: u64, chain: Option<u32>) -> Self {
+        let (marks, twice) = (BTreeMap::new(), Vec::new());
+        Self { next, chain, view: None, marks, twice, events: 0, bytes: 0 }
+    }
+
+    /// Remembers what was folded so far.
+    fn mark(&mut self) -> Result<(), JournalError> {
+        if let Some(chain) = self.chain {
+            self.marks.insert(self.next, Mark::of(chain, self.view.as_ref())?);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: ReadEvent, oldest: u64, in_log: u64) -> Result<(), JournalError> {
+        let (header, record) = (event.header, event.record);
+        if header.seq != self.next || self.chain.is_some_and(|chain| chain != header.prev) {
+            return damaged(format!("event {} does not follow the one before it", self.next));
+        }
+        self.chain = Some(header.crc);
+        self.next += 1;
+        self.bytes += event.frame.len() as u64;
+        self.events += u64::from(header.seq >= oldest);
+        if header.seq >= in_log {
+            self.twice.push((header.seq, header.crc));
+        }
+        match self.view.as_mut().map(|view| view.apply(record.atom, record.at, &record.fact)) {
+            None => Ok(()),
+            Some(Ok(atom)) if atom.state() == record.state => Ok(()),
+            Some(Ok(_)) => inconsistent(record.seq, "it leads to another state"),
+            Some(Err(unfit)) => inconsistent(record.seq, unfit.to_string()),
+        }
     }
 }
 

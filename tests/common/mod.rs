@@ -75,7 +75,9 @@ pub struct Store {
 
 impl Store {
     pub fn memory() -> Self {
-        Self::on(MemoryStorage::new(), Arc::new(MemoryHistory::new()))
+        let memory = MemoryStorage::new();
+        let history = MemoryHistory::on(&memory);
+        Self::on(memory, Arc::new(history))
     }
 
     pub fn on(memory: MemoryStorage, history: Arc<dyn History>) -> Self {

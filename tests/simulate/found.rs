@@ -170,3 +170,66 @@ fn closing_and_opening_leaves_room_for_endings() {
     operations.extend([change(1, 5066077313539497398), change(1, 4378475110463931701)]);
     holds(2048, operations);
 }
+
+/// A host was killed in a cut, after it had renamed the new head of the history and before it had
+/// synced the directory. The next host saw the new head, and removed the parts that only the old one
+/// named; then a power cut brought the old head back. (Found by `every.rs`.)
+#[test]
+fn a_host_is_killed_at_any_call_of_a_cut_and_the_power_goes_later() {
+    for after in up_to(120) {
+        let mut operations: Vec<_> = (0..5).map(|number| change(30, number)).collect();
+        let cut = Trouble::Cut { after, crash: KILL };
+        operations.extend([Operation::Wait, Operation::Pack, Operation::Trouble(cut)]);
+        operations.extend([Operation::Compact { keep: 9 }, change(8, after), Operation::Wait]);
+        operations.extend([Operation::Pack, crash(POWER), Operation::Verify]);
+        holds(2048, operations);
+    }
+}
+
+/// The first head of a history was renamed, and could not be made durable; taking it back could not
+/// either. The next host saw no head, and removed the part that it had named to begin anew; a power
+/// cut brought the head back, and not the part. (Seed 782.)
+#[test]
+fn the_head_of_a_history_cannot_be_made_durable() {
+    for nth in 1..12 {
+        for seed in up_to(30) {
+            let operations = vec![
+                change(30, seed),
+                change(30, seed + 1),
+                change(30, seed + 2),
+                fail(Call::SyncDir, nth, Failing::Forever),
+                Operation::Pack,
+                close(None),
+                Operation::Pack,
+                change(3, seed + 3),
+                Operation::Pack,
+                crash(torn(seed)),
+                Operation::Verify,
+            ];
+            holds(600, operations);
+        }
+    }
+}
+
+/// The head of a history could not be read; the journal took it that nothing had been
+/// cut, and showed events again that it had let go. (Seed 3847.)
+#[test]
+fn the_head_of_a_history_cannot_be_read() {
+    for nth in 1..14 {
+        for call in [Call::Open, Call::Read, Call::Len] {
+            let trouble =
+                Trouble::Fail { call, nth, failing: Failing::Forever, kind: ErrorKind::Other };
+            let operations = vec![
+                change(30, nth),
+                Operation::Wait,
+                Operation::Compact { keep: 18 },
+                Operation::Crash { crash: POWER, meanwhile: Some(trouble) },
+                Operation::Read { from: 1 },
+                close(None),
+                Operation::Read { from: 1 },
+            ];
+            // All of it is still in the log.
+            holds(20_000, operations);
+        }
+    }
+}

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use caesium::atom::AtomId;
 use caesium::journal::storage::MemoryStorage;
-use caesium::journal::{Base, Chunk, Head, History, JournalError, MemoryHistory};
+use caesium::journal::{Base, Chunk, Head, History, JournalError, MemoryHistory, Part};
 use parking_lot::Mutex;
 
-/// The in-memory twin of the history, beside the disk it shares its power with.
+/// The in-memory twin of the history, on the disk that it shares with the log.
 #[derive(Debug, Clone)]
 pub struct Packed {
     inner: Arc<MemoryHistory>,
@@ -24,12 +24,7 @@ struct Told {
 
 impl Packed {
     pub fn new(disk: MemoryStorage) -> Self {
-        Self { inner: Arc::default(), disk, told: Arc::default() }
-    }
-
-    /// What a crash leaves: what was appended is durable.
-    pub fn crash(&self, disk: MemoryStorage) -> Self {
-        Self { inner: Arc::new(self.inner.crash()), disk, told: Arc::default() }
+        Self { inner: Arc::new(MemoryHistory::on(&disk)), disk, told: Arc::default() }
     }
 
     pub fn fail(&self, nth: u64, there: bool) {
@@ -80,27 +75,36 @@ impl History for Packed {
         self.inner.head()
     }
 
-    fn append(&self, chunks: &[Chunk]) -> Result<(), JournalError> {
-        self.failing(|| self.inner.append(chunks))
-    }
-
-    fn base(&self) -> Result<Option<Base>, JournalError> {
+    fn settle(&self) -> Result<(), JournalError> {
         self.powered()?;
-        self.inner.base()
+        self.inner.settle()
     }
 
-    fn cut(
+    fn parts(&self) -> Result<Vec<Part>, JournalError> {
+        self.powered()?;
+        self.inner.parts()
+    }
+
+    fn append(
         &self,
-        first: u64,
-        base: &Base,
-        going_on: &dyn Fn() -> bool,
+        chunks: &[Chunk],
+        base: &mut dyn FnMut() -> Result<Base, JournalError>,
     ) -> Result<(), JournalError> {
-        self.failing(|| self.inner.cut(first, base, going_on))
+        self.failing(|| self.inner.append(chunks, base))
     }
 
-    fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError> {
+    fn base(&self, first: u64) -> Result<Option<Base>, JournalError> {
         self.powered()?;
-        self.inner.frames(seq)
+        self.inner.base(first)
+    }
+
+    fn cut(&self, first: u64, going_on: &dyn Fn() -> bool) -> Result<(), JournalError> {
+        self.failing(|| self.inner.cut(first, going_on))
+    }
+
+    fn frames(&self, seq: u64, most: usize) -> Result<Option<Vec<u8>>, JournalError> {
+        self.powered()?;
+        self.inner.frames(seq, most)
     }
 
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError> {
@@ -108,7 +112,12 @@ impl History for Packed {
         self.inner.of_atom(atom)
     }
 
+    fn tidy(&self) -> Result<(), JournalError> {
+        self.inner.tidy()
+    }
+
     fn close(&self) -> Result<(), JournalError> {
-        self.powered()
+        self.powered()?;
+        self.inner.close()
     }
 }

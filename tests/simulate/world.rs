@@ -104,8 +104,9 @@ pub struct World {
     durable: u64,
     /// The first one that compaction has left.
     oldest: u64,
-    /// Or this one, if the last compaction has failed.
-    doubtful_oldest: Option<u64>,
+    /// Or one from here to there, if a compaction has failed since the last opening: on
+    /// a full disk it lets go of less than it was told.
+    doubtful_oldest: Option<(u64, u64)>,
     tickets: Vec<Ticket>,
     subscription: Option<(Subscription, u64)>,
     /// What the next cut of the power leaves, and whether there will be one.
@@ -371,12 +372,22 @@ impl World {
             Ok(compacted) if compacted.oldest == wanted => {
                 self.figures.compacted += compacted.dropped;
                 self.oldest = wanted;
+                self.doubtful_oldest = None;
+            }
+            // On a full disk what is packed goes, and the rest stays.
+            Ok(compacted) if self.troubled && (self.oldest..wanted).contains(&compacted.oldest) => {
+                self.figures.compacted += compacted.dropped;
+                self.oldest = compacted.oldest;
+                self.doubtful_oldest = None;
             }
             Ok(compacted) => {
                 return broken(Kind::Other, format!("{} is kept, not {wanted}", compacted.oldest));
             }
             // A power cut or a failure: either all of it or nothing happened.
-            Err(_) if self.troubled => self.doubtful_oldest = Some(wanted),
+            Err(_) if self.troubled => {
+                let (from, to) = self.doubtful_oldest.unwrap_or((self.oldest, wanted));
+                self.doubtful_oldest = Some((from, to.max(wanted)));
+            }
             Err(error) => return broken(Kind::Other, format!("compacting failed: {error}")),
         }
         self.settle_oldest()?;
@@ -394,14 +405,20 @@ impl World {
         }
         match self.journal().oldest_seq() {
             Ok(oldest) if oldest == self.oldest => {}
-            Ok(oldest) if self.doubtful_oldest == Some(oldest) => self.oldest = oldest,
+            // It may be another one again, until it is known to be durable.
+            Ok(oldest)
+                if self.doubtful_oldest.is_some_and(|(from, to)| (from..=to).contains(&oldest)) =>
+            {
+                self.oldest = oldest;
+            }
             Ok(oldest) => {
                 let what = format!("the oldest is {oldest} and should be {}", self.oldest);
                 return broken(Kind::Lost, what);
             }
+            // It is asked again.
+            Err(_) if self.unreadable() => return Ok(()),
             Err(error) => return broken(Kind::Other, format!("no oldest event: {error}")),
         }
-        self.doubtful_oldest = None;
         Ok(())
     }
 
@@ -536,7 +553,7 @@ impl World {
         self.cut_comes = false;
         self.heal();
         self.disk = self.disk.crash(crash);
-        self.history = self.history.crash(self.disk.clone());
+        self.history = Packed::new(self.disk.clone());
     }
 
     fn open(&mut self, trouble: Option<Trouble>) -> Result<(), Broken> {
@@ -609,6 +626,10 @@ impl World {
                 return broken(Kind::Other, "the view is not what the events give");
             }
             self.settle_oldest()?;
+            if !self.troubled {
+                // Whoever shows it has made it durable, where that was possible.
+                self.doubtful_oldest = None;
+            }
             self.read(self.oldest)?;
             return self.verify();
         }

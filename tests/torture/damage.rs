@@ -285,6 +285,20 @@ fn damage(dir: &Path, dice: &mut Dice) -> Damage {
     Damage { how, touched }
 }
 
+/// Without its checksums a part is proven on a copy, which may then take its place.
+fn is_sums(name: &Path) -> bool {
+    name.extension().is_some_and(|end| end == "sum")
+}
+
+/// What must be left as it was with a damaged file: all of the part that it is of, or all of the history.
+fn files_of(name: &Path) -> Option<String> {
+    let mut names = name.iter().map(|name| name.to_string_lossy());
+    let (dir, of) = (names.next()?, names.next()?);
+    let whole = names.next().is_some() || of == "head";
+    (dir == "history" && whole)
+        .then(|| if of == "head" { dir.into() } else { format!("{dir}/{of}") })
+}
+
 /// A place in the bytes; one that is not zero, if that is found soon.
 fn used(bytes: &[u8], dice: &mut Dice) -> usize {
     let mut at = 0;
@@ -400,18 +414,18 @@ impl Stand<'_> {
         }
         self.go_on(journal, number, there)?;
         if verdict == "reported" {
-            let history = |name: &Path| name.to_string_lossy().starts_with("history");
-            // Without its checksums a history is proven on a copy, which may then take its place.
-            let sums = Path::new("history.sum");
-            let harmed = damage.touched.iter().any(|name| history(name) && name != sums);
+            // Reading changes nothing, and who appends does so to a part that is whole.
+            let harmed: Vec<String> =
+                damage.touched.iter().filter_map(|name| files_of(name)).collect();
             let torn = recovery.cut.map(|cut| cut.file);
             self.unchanged(&before, |name| {
                 let packed = name.starts_with("wal") && !self.dir.join(name).exists();
                 let torn = torn.as_deref() == Some(&*self.dir.join(name));
-                !packed
+                let harmed = harmed.iter().any(|part| name.starts_with(part));
+                before.contains_key(name)
+                    && !packed
                     && !torn
-                    && name != sums
-                    && (damage.touched.contains(name) || (harmed && history(name)))
+                    && (harmed || damage.touched.contains(name) && !is_sums(name))
             })?;
             let went = |name: &PathBuf| before.contains_key(name) && !self.dir.join(name).exists();
             if damage.touched.iter().all(went) {
@@ -535,8 +549,9 @@ impl Stand<'_> {
         let after = files(self.dir);
         let names: BTreeSet<&PathBuf> = before.keys().chain(after.keys()).collect();
         for name in names {
-            if name.starts_with("history.new") {
-                return Err("a copy of the history was left".to_owned());
+            let end = name.iter().nth(1).map(|name| name.to_string_lossy());
+            if end.is_some_and(|end| end.ends_with(".new") || end.ends_with(".read")) {
+                return Err("a copy of a part of the history was left".to_owned());
             }
             if which(name) && before.get(name) != after.get(name) {
                 let sizes = [before.get(name), after.get(name)].map(|bytes| bytes.map(Vec::len));

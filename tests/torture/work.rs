@@ -123,7 +123,8 @@ pub(super) fn say(line: &str) {
 }
 
 pub(super) fn options(segment_bytes: u64) -> JournalOptions {
-    JournalOptions::default().segment_bytes(segment_bytes)
+    // Every few segments another part of the history is begun.
+    JournalOptions::default().segment_bytes(segment_bytes).part_bytes(4 * segment_bytes)
 }
 
 /// Not a test: what this binary does when a test executes it as a host.

@@ -1,22 +1,35 @@
 //! The history: every event that has left the write-ahead log, packed.
+//!
+//! ```text
+//! Parts ─ the head says which parts count ─ head.rs
+//!   │      begun, appended to, cut          ─ parts.rs, cut.rs
+//!   └─ a Shelf keeps them: in sled (sled/), or in a file of a Storage (memory.rs)
+//! ```
 
 mod base;
-mod files;
+mod cut;
+mod head;
 mod memory;
 mod packing;
+mod parts;
+mod shelf;
 mod sled;
+mod trouble;
 
 use std::fmt;
 
 use super::JournalError;
 use crate::atom::AtomId;
 use crate::text::named;
+use crate::time::Timestamp;
 
 pub use self::sled::SledHistory;
 pub use base::Base;
-pub(crate) use files::head_of;
+pub(crate) use cut::wasted;
+pub(crate) use head::head_of;
 pub use memory::MemoryHistory;
 pub(crate) use packing::Packing;
+pub(crate) use parts::number_of as part_of;
 
 /// How far the history reaches. When all of it was cut, `last` is the event before `first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +42,25 @@ pub struct Head {
     pub chain: u32,
 }
 
+/// What is known of a part of the history without opening it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Its first event. The oldest part may have some that are no longer kept.
+    pub first: u64,
+    /// Its last event.
+    pub last: u64,
+    /// The checksum of the last event's frame.
+    pub chain: u32,
+    /// Folding its events gives the atoms. What a salvage has written does not fold.
+    pub folds: bool,
+    /// Bytes of frames.
+    pub bytes: u64,
+    /// The earliest time of an event in it.
+    pub oldest: Timestamp,
+    /// The latest.
+    pub newest: Timestamp,
+}
+
 /// What is known of a history without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryState {
@@ -36,7 +68,7 @@ pub enum HistoryState {
     Absent,
     /// Nothing is known to be wrong with it.
     Whole,
-    /// It cannot be read.
+    /// It cannot be read, or a part of it cannot.
     Damaged,
 }
 
@@ -51,6 +83,8 @@ named!(HistoryState, "state of a history", {
 pub struct HistoryUsage {
     /// What is known of it.
     pub state: HistoryState,
+    /// How many parts it has.
+    pub parts: usize,
     /// Bytes on disk.
     pub bytes: u64,
 }
@@ -66,48 +100,53 @@ pub struct Chunk {
     pub chain: u32,
     /// Their frames, one after another.
     pub frames: Vec<u8>,
-    /// Which atom each event is about.
-    pub atoms: Vec<(AtomId, u64)>,
+    /// Which atoms the events are about, each once, in order.
+    pub atoms: Vec<AtomId>,
+    /// The earliest time of an event.
+    pub oldest: Timestamp,
+    /// The latest.
+    pub newest: Timestamp,
 }
 
 /// The most bytes of frames in one chunk, but for a single frame that is
 /// larger, and in one value of sled.
 ///
-/// sled puts up to seventeen neighbouring values into one page before it splits
-/// it, and a page over a quarter of its segments becomes a blob, which it never
-/// syncs: seventeen of these stay well below the 512 KiB that a quarter is.
-pub const CHUNK_BYTES: usize = 16 << 10;
+/// sled may write a page anew with all its values, and a page over a quarter of its
+/// segments becomes a blob, which it never syncs: the seventeen values that a page can
+/// have at the most stay below that.
+pub const CHUNK_BYTES: usize = 12 << 10;
 
 /// Where events go when their segment is sealed.
 pub trait History: fmt::Debug + Send + Sync {
     /// How far it reaches; `None` while it is empty. Cheap: opens nothing that is large.
     fn head(&self) -> Result<Option<Head>, JournalError>;
+    /// Makes sure that what the head says is durable: before anything goes because of it.
+    fn settle(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
+    /// Its parts, in order. Cheap as well.
+    fn parts(&self) -> Result<Vec<Part>, JournalError>;
     /// Appends chunks that follow the head. They are durable when it returns.
-    fn append(&self, chunks: &[Chunk]) -> Result<(), JournalError>;
-    /// The frames from the event with this number on, as many as are kept together.
-    /// They may begin with events before it.
-    fn frames(&self, seq: u64) -> Result<Option<Vec<u8>>, JournalError>;
-    /// The numbers of the events of an atom that are in it.
-    fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError>;
-    /// What its first event builds on; `None` when that is event 1, and nothing is needed.
-    /// It may also be further on: what is before it can be read, and is not folded.
-    fn base(&self) -> Result<Option<Base>, JournalError> {
-        Ok(None)
-    }
-    /// Drops the events before `first`, for good, unless `going_on` says no. All
-    /// others stay, and so does everything when it fails. A crash leaves either.
-    /// `base` is the base from then on; it may lie after `first`, if it did before.
-    fn cut(
+    /// `base` gives what the first of them builds on: a new part may begin there.
+    fn append(
         &self,
-        first: u64,
-        base: &Base,
-        going_on: &dyn Fn() -> bool,
-    ) -> Result<(), JournalError> {
-        let _ = (first, base, going_on);
-        let problem = "this history cannot be cut".to_owned();
-        Err(JournalError::HistoryDamaged { problem })
-    }
-    /// Removes what an interrupted cut has left. Called when the journal is opened.
+        chunks: &[Chunk],
+        base: &mut dyn FnMut() -> Result<Base, JournalError>,
+    ) -> Result<(), JournalError>;
+    /// The frames of the chunk that has this event, and of those after it as long as they have
+    /// no more than `most` bytes together; `None` where there is none.
+    /// They may begin with events before it, and with events that are no longer kept.
+    fn frames(&self, seq: u64, most: usize) -> Result<Option<Vec<u8>>, JournalError>;
+    /// The first events of the chunks that have events of an atom, in order.
+    fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError>;
+    /// What the part that begins with this event builds on; `None` when it does not fold.
+    fn base(&self, first: u64) -> Result<Option<Base>, JournalError>;
+    /// Drops the events before `first`. They are not kept any more, though some of them may
+    /// be on disk until the part that they are in goes. All others stay, and so does everything
+    /// when it fails. A crash leaves either. What may take long is left out once `going_on`
+    /// says no.
+    fn cut(&self, first: u64, going_on: &dyn Fn() -> bool) -> Result<(), JournalError>;
+    /// Removes what something that was interrupted has left. Called when the journal is opened.
     fn tidy(&self) -> Result<(), JournalError> {
         Ok(())
     }
@@ -118,8 +157,54 @@ pub trait History: fmt::Debug + Send + Sync {
             Ok(Some(_)) => HistoryState::Whole,
             Err(_) => HistoryState::Damaged,
         };
-        HistoryUsage { state, bytes: 0 }
+        HistoryUsage { state, parts: self.parts().map_or(0, |parts| parts.len()), bytes: 0 }
     }
     /// Hands the files over in a state that the next opening can prove whole. Idempotent.
     fn close(&self) -> Result<(), JournalError>;
 }
+
+/// Implements [`History`] by a field `parts`.
+macro_rules! history_of_parts {
+    ($name:ty) => {
+        impl crate::journal::history::History for $name {
+            fn head(&self) -> Result<Option<Head>, JournalError> {
+                self.parts.head()
+            }
+            fn settle(&self) -> Result<(), JournalError> {
+                self.parts.settle()
+            }
+            fn parts(&self) -> Result<Vec<Part>, JournalError> {
+                self.parts.parts()
+            }
+            fn append(
+                &self,
+                chunks: &[Chunk],
+                base: &mut dyn FnMut() -> Result<Base, JournalError>,
+            ) -> Result<(), JournalError> {
+                self.parts.append(chunks, base)
+            }
+            fn frames(&self, seq: u64, most: usize) -> Result<Option<Vec<u8>>, JournalError> {
+                self.parts.frames(seq, most)
+            }
+            fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError> {
+                self.parts.of_atom(atom)
+            }
+            fn base(&self, first: u64) -> Result<Option<Base>, JournalError> {
+                self.parts.base(first)
+            }
+            fn cut(&self, first: u64, going_on: &dyn Fn() -> bool) -> Result<(), JournalError> {
+                self.parts.cut(first, going_on)
+            }
+            fn tidy(&self) -> Result<(), JournalError> {
+                self.parts.tidy()
+            }
+            fn usage(&self) -> HistoryUsage {
+                self.parts.usage()
+            }
+            fn close(&self) -> Result<(), JournalError> {
+                self.parts.close()
+            }
+        }
+    };
+}
+pub(crate) use history_of_parts;

@@ -12,22 +12,28 @@ pub(crate) struct Packing {
 
 impl Packing {
     pub(crate) fn add(&mut self, event: ReadEvent) {
-        let (seq, frame) = (event.header.seq, event.frame);
+        let ReadEvent { header, record, frame } = event;
         self.bytes += frame.len();
         let last = self.chunks.last_mut();
         match last.filter(|chunk| chunk.frames.len() + frame.len() <= CHUNK_BYTES) {
             Some(chunk) => {
-                chunk.last = seq;
-                chunk.chain = event.header.crc;
+                chunk.last = header.seq;
+                chunk.chain = header.crc;
                 chunk.frames.extend_from_slice(&frame);
-                chunk.atoms.push((event.record.atom, seq));
+                chunk.oldest = chunk.oldest.min(record.at);
+                chunk.newest = chunk.newest.max(record.at);
+                if let Err(place) = chunk.atoms.binary_search(&record.atom) {
+                    chunk.atoms.insert(place, record.atom);
+                }
             }
             None => self.chunks.push(Chunk {
-                first: seq,
-                last: seq,
-                chain: event.header.crc,
+                first: header.seq,
+                last: header.seq,
+                chain: header.crc,
                 frames: frame,
-                atoms: vec![(event.record.atom, seq)],
+                atoms: vec![record.atom],
+                oldest: record.at,
+                newest: record.at,
             }),
         }
     }

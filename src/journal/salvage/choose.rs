@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::journal::frame::HEADER_BYTES;
+
 /// A frame that was found.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
@@ -10,11 +12,36 @@ pub(super) struct Candidate {
     pub(super) place: Place,
 }
 
+/// Some bytes of a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bytes {
+    pub(super) file: usize,
+    pub(super) offset: u64,
+    pub(super) length: usize,
+}
+
 /// Where a frame is.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
-    File { file: usize, offset: u64, length: usize },
-    Memory(Vec<u8>),
+    Whole(Bytes),
+    /// In frames that are its pieces.
+    Pieces(Vec<Bytes>),
+}
+
+impl Place {
+    /// The bytes of the frame; `read` gives those of a file.
+    pub(super) fn frame(&self, read: impl Fn(Bytes) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+        match self {
+            Self::Whole(bytes) => read(*bytes),
+            Self::Pieces(pieces) => {
+                let mut frame = Vec::new();
+                for piece in pieces {
+                    frame.extend_from_slice(read(*piece)?.get(HEADER_BYTES..)?);
+                }
+                Some(frame)
+            }
+        }
+    }
 }
 
 /// How many numbers may be missing between what is known to be linked and a frame that is
@@ -40,6 +67,8 @@ pub(super) struct Candidates {
     anchors: BTreeMap<u64, BTreeSet<u32>>,
     /// The last events before segments, as their headers tell.
     told: BTreeSet<u64>,
+    /// Events before the first one, which were cut away and are still there.
+    before: BTreeMap<u64, Vec<Candidate>>,
 }
 
 /// Which events the new store has.
@@ -81,10 +110,6 @@ impl Candidates {
         self.at(seq).iter().any(|candidate| candidate.crc == crc)
     }
 
-    pub(super) fn first(&self) -> Option<u64> {
-        self.by_seq.keys().next().copied()
-    }
-
     fn at(&self, seq: u64) -> &[Candidate] {
         self.by_seq.get(&seq).map_or(&[], Vec::as_slice)
     }
@@ -107,7 +132,8 @@ impl Candidates {
 
     /// Keeps one frame for each number from `first` on, as far as numbers can be believed.
     pub(super) fn settle(&mut self, first: u64) -> Settled {
-        self.by_seq = self.by_seq.split_off(&first);
+        let kept = self.by_seq.split_off(&first);
+        self.before = std::mem::replace(&mut self.by_seq, kept);
         self.leave_out_the_unlinked(first);
         let mut settled = self.leave_out_the_far(first);
         self.by_seq = self.by_seq.split_off(&settled.first);
@@ -230,17 +256,19 @@ impl Candidates {
     #[cfg(feature = "test-util")]
     pub(super) fn settled(&self, bytes: &[u8]) -> Vec<(u64, crate::journal::Record)> {
         let records = self.by_seq.iter().filter_map(|(seq, candidates)| {
-            let frame = match &candidates.first()?.place {
-                Place::Memory(frame) => frame.as_slice(),
-                Place::File { offset, length, .. } => {
-                    let offset = usize::try_from(*offset).ok()?;
-                    bytes.get(offset..offset + length)?
-                }
-            };
-            let payload = frame.get(crate::journal::frame::HEADER_BYTES..)?;
+            let frame = candidates.first()?.place.frame(|Bytes { offset, length, .. }| {
+                let offset = usize::try_from(offset).ok()?;
+                Some(bytes.get(offset..offset + length)?.to_vec())
+            })?;
+            let payload = frame.get(HEADER_BYTES..)?;
             Some((*seq, crate::journal::codec::decode(payload).ok()?))
         });
         records.collect()
+    }
+
+    /// The frames of events from this one on that were cut away, once settled.
+    pub(super) fn before(&self, from: u64) -> impl Iterator<Item = &Candidate> {
+        self.before.range(from..).filter_map(|(_, candidates)| candidates.first())
     }
 
     /// The frame of a number, once settled.
@@ -254,7 +282,7 @@ mod tests {
     use super::*;
 
     fn candidate(crc: u32, prev: u32) -> Candidate {
-        Candidate { crc, prev, place: Place::Memory(Vec::new()) }
+        Candidate { crc, prev, place: Place::Pieces(Vec::new()) }
     }
 
     #[test]

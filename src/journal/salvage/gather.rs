@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::carve::Finder;
-use super::choose::{Candidate, Candidates, Place};
+use super::choose::{Bytes, Candidate, Candidates, Place};
 use super::lives::Snapshot;
 use crate::atom::Known;
-use crate::journal::frame::{HEADER_BYTES, Header, Kind};
+use crate::journal::frame::{self, HEADER_BYTES, Header, Kind};
 use crate::journal::wal::segment::{SegmentHeader, SnapshotEnd};
-use crate::journal::{CHUNK_BYTES, Fact, Record, codec};
+use crate::journal::{Fact, Record, codec};
+
+/// No frame is in more pieces, whatever says so.
+const MAX_PIECES: usize = 1 << 10;
 
 /// What was found so far.
 #[derive(Debug, Default)]
@@ -16,8 +19,8 @@ pub(super) struct Gathered {
     pub(super) events: Candidates,
     /// By the last event before each.
     pub(super) snapshots: BTreeMap<u64, Snapshot>,
-    /// Long frames of which only the beginning is where it should be, and the file.
-    pub(super) headless: Vec<(usize, Header, Vec<u8>)>,
+    /// Frames that are in pieces, by number and checksum: each piece by its own number.
+    pieces: BTreeMap<(u64, u32), BTreeMap<u32, Bytes>>,
     /// Whole frames, of any kind.
     pub(super) frames: u64,
     /// Frames that are whole and whose payload says nothing that is known.
@@ -58,7 +61,7 @@ impl Gathered {
         }
     }
 
-    fn found(&mut self, header: Header, frame: &[u8], place: impl FnOnce() -> Place) {
+    fn found(&mut self, header: Header, frame: &[u8], place: Place) {
         self.frames += 1;
         let payload = &frame[HEADER_BYTES..];
         match header.kind {
@@ -67,7 +70,7 @@ impl Gathered {
                 self.events.anchor(header.seq, header.prev);
                 // Nothing that an atom has a hand in is at the beginning of a file; and what is
                 // there must be what the file's name says, or it came there by damage.
-                if let Place::File { offset: 0, .. } = place()
+                if let Place::Whole(Bytes { offset: 0, .. }) = place
                     && self.named == Some(header.seq + 1)
                 {
                     self.events.tell(header.seq);
@@ -106,7 +109,7 @@ impl Gathered {
                     }
                     Ok(_) => {
                         let Header { crc, prev, seq, .. } = header;
-                        self.events.add(seq, Candidate { crc, prev, place: place() });
+                        self.events.add(seq, Candidate { crc, prev, place });
                     }
                     Err(_) => self.unknown += 1,
                 }
@@ -116,6 +119,34 @@ impl Gathered {
                 self.events.anchor(header.seq, header.prev);
             }
             Kind::Opened => self.flush(),
+            Kind::Piece => {
+                if let Place::Whole(bytes) = place {
+                    let pieces = self.pieces.entry((header.seq, header.prev)).or_default();
+                    pieces.entry(header.back).or_insert(bytes);
+                }
+            }
+        }
+    }
+
+    /// Puts together what is in pieces; `read` gives the bytes of a file.
+    pub(super) fn put_together(&mut self, read: impl Fn(Bytes) -> Option<Vec<u8>>) {
+        for ((seq, crc), pieces) in std::mem::take(&mut self.pieces) {
+            let in_order = pieces
+                .into_iter()
+                .zip(0..)
+                .map_while(|((number, bytes), expected)| (number == expected).then_some(bytes));
+            let pieces: Vec<Bytes> = in_order.take(MAX_PIECES).collect();
+            if pieces.is_empty() || self.events.has(seq, crc) {
+                continue;
+            }
+            let place = Place::Pieces(pieces);
+            let Some(whole) = place.frame(&read) else { continue };
+            if let Ok((header, _)) = frame::decode(&whole)
+                && (header.kind, header.seq, header.crc) == (Kind::Event, seq, crc)
+                && header.frame_bytes() == whole.len()
+            {
+                self.found(header, &whole, place);
+            }
         }
     }
 
@@ -139,25 +170,8 @@ impl Gathered {
 
 impl Finder for Gathered {
     fn frame(&mut self, offset: u64, header: Header, frame: &[u8]) {
-        let file = self.file;
-        self.found(header, frame, || Place::File { file, offset, length: frame.len() });
-    }
-
-    fn stitched(&mut self, header: Header, frame: Vec<u8>) {
-        let place = Place::Memory(frame.clone());
-        self.found(header, &frame, || place);
-    }
-
-    fn headless(&mut self, header: Header, beginning: &[u8]) {
-        if header.kind == Kind::Event && header.frame_bytes() > CHUNK_BYTES {
-            let known = self
-                .headless
-                .iter()
-                .any(|(_, other, bytes)| other.crc == header.crc && bytes.as_slice() == beginning);
-            if !known {
-                self.headless.push((self.file, header, beginning.to_vec()));
-            }
-        }
+        let bytes = Bytes { file: self.file, offset, length: frame.len() };
+        self.found(header, frame, Place::Whole(bytes));
     }
 
     fn newer(&mut self, format: u8) {

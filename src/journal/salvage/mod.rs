@@ -22,13 +22,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use self::choose::Bytes;
 pub use self::choose::MAX_LOST;
 use self::gather::Gathered;
 use self::lives::Lives;
 use self::write::{Retold, Story};
 use super::error::{self, JournalError};
 use super::frame;
-use super::history::head_of;
+use super::history::{head_of, part_of};
 use super::wal::segment;
 use super::{Fact, View};
 use crate::atom::AtomId;
@@ -86,7 +87,7 @@ pub fn salvage(damaged: &Path, into: &Path) -> Result<Salvaged, JournalError> {
             problem: "nothing of a journal can be found in it".to_owned(),
         });
     }
-    let first = first_number(&paths, &found, &mut problems);
+    let first = first_number(damaged, &paths, &files, &found, &mut problems);
     let settled = found.events.settle(first);
     let (first, last) = (settled.first, settled.last);
     problems.extend(settled.problems);
@@ -171,7 +172,7 @@ fn open_all(names: Vec<PathBuf>, problems: &mut Vec<String>) -> (Vec<PathBuf>, V
 /// The first event of what a file is by its name: a segment, or what the history builds on.
 fn named(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
-    segment::first_of(name)
+    segment::first_of(name).or_else(|| name.ends_with(".base").then(|| part_of(name)).flatten())
 }
 
 /// Finds every frame in the files.
@@ -187,51 +188,30 @@ fn gather(paths: &[PathBuf], files: &[File], problems: &mut Vec<String>) -> Gath
         }
     }
     found.flush();
-    let headless = std::mem::take(&mut found.headless);
-    let missing: Vec<_> = headless
-        .into_iter()
-        .filter(|(_, header, _)| !found.events.has(header.seq, header.crc))
-        .collect();
-    if !missing.is_empty() {
-        put_together(&missing, files, &mut found);
-    }
+    found.put_together(|bytes| quiet::bytes(files, bytes));
     if found.unknown > 0 {
         problems.push(format!("{} whole frames say nothing that is known", found.unknown));
     }
     found
 }
 
-/// Finds the pieces of frames that were packed in several values.
-fn put_together(missing: &[(usize, frame::Header, Vec<u8>)], files: &[File], found: &mut Gathered) {
-    use self::carve::Finder;
-    let mut contents: Vec<Vec<u8>> = Vec::new();
-    let mut of: Vec<usize> = missing.iter().map(|(file, ..)| *file).collect();
-    of.dedup();
-    contents.extend(of.into_iter().filter_map(|file| files.get(file)).map(whole));
-    for (_, header, beginning) in missing {
-        if found.events.has(header.seq, header.crc) {
-            continue;
-        }
-        if let Some(frame) = carve::in_log(*header, beginning, &contents) {
-            found.stitched(*header, frame);
-        }
-    }
-}
-
-/// All of a file that can be read.
-fn whole(file: &File) -> Vec<u8> {
-    let length = file.metadata().map_or(0, |metadata| metadata.len());
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    let (read, _) = quiet::read_at(file, &mut bytes, 0);
-    bytes.truncate(read);
-    bytes
-}
+/// The head of a history is not longer than this, whatever is in its place.
+const MAX_HEAD_BYTES: u64 = 64 << 20;
 
 /// The first number of the store: 1, unless something was cut from it.
-fn first_number(paths: &[PathBuf], found: &Gathered, problems: &mut Vec<String>) -> u64 {
-    let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let head = paths.iter().find(|path| name(path).as_deref() == Some("history.head"));
-    let told = head.and_then(|path| quiet::open(path).ok()).and_then(|file| head_of(&whole(&file)));
+fn first_number(
+    damaged: &Path,
+    paths: &[PathBuf],
+    files: &[File],
+    found: &Gathered,
+    problems: &mut Vec<String>,
+) -> u64 {
+    let told = paths.iter().position(|path| *path == damaged.join("history/head"));
+    let told = told.and_then(|file| {
+        let length = files[file].metadata().ok()?.len();
+        let length = usize::try_from(length).ok().filter(|_| length <= MAX_HEAD_BYTES)?;
+        head_of(&quiet::bytes(files, Bytes { file, offset: 0, length })?)
+    });
     match told.map(|head| head.first.max(1)) {
         Some(first) if first == 1 || found.events.can_begin_with(first) => return first,
         Some(first) => problems.push(format!(
@@ -239,15 +219,12 @@ fn first_number(paths: &[PathBuf], found: &Gathered, problems: &mut Vec<String>)
         )),
         None => {}
     }
-    // Only what was cut has generations, or something that it builds on.
-    let was_cut = paths.iter().any(|path| {
-        path.components().any(|part| {
-            let part = part.as_os_str().to_string_lossy();
-            let mut rest = part.strip_prefix("history.").into_iter().flat_map(|s| s.split('.'));
-            rest.any(|part| part == "base" || part.parse::<u64>().is_ok())
-        })
+    // Without a head, the parts of the history that there are say what was cut.
+    let parts = paths.iter().filter_map(|path| {
+        let name = path.strip_prefix(damaged.join("history")).ok()?.iter().next()?.to_str()?;
+        part_of(name)
     });
-    if was_cut { found.events.first().unwrap_or(1) } else { 1 }
+    parts.min().filter(|first| found.events.can_begin_with(*first)).unwrap_or(1)
 }
 
 /// Goes through all that was found, in order.
@@ -260,12 +237,17 @@ fn read(
     let mut lives = Lives::default();
     let mut snapshots = std::mem::take(&mut found.snapshots);
     let later = snapshots.split_off(&first);
-    // What the first event builds on; older ones leave a gap.
-    if let Some(snapshot) = snapshots.remove(&(first - 1)) {
-        lives.snapshot(snapshot);
-    }
     let mut later = later.into_iter().peekable();
     let mut retold = Retold::new(&found.events, files, first, last);
+    // What the first event builds on: the atoms some time before it, and what became of them.
+    if let Some((seq, snapshot)) = snapshots.pop_last() {
+        lives.snapshot(snapshot);
+        for event in found.events.before(seq + 1) {
+            if let Some(record) = retold.read(&event.place) {
+                lives.event(&record);
+            }
+        }
+    }
     while let Some(event) = retold.next()? {
         let seq = event.header.seq;
         match event.record.fact {
@@ -308,9 +290,10 @@ pub(super) fn fuzz(bytes: &[u8]) {
     };
     carve::carve(read_at, &mut found);
     found.flush();
-    for (_, header, beginning) in std::mem::take(&mut found.headless) {
-        let _ = carve::in_log(header, &beginning, &[bytes.to_vec()]);
-    }
+    found.put_together(|piece| {
+        let offset = usize::try_from(piece.offset).ok()?;
+        Some(bytes.get(offset..offset + piece.length)?.to_vec())
+    });
     let settled = found.events.settle(1);
     let events = found.events.settled(bytes);
     let lost = settled.last + 1 - settled.first - events.len() as u64;

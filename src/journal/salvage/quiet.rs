@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::choose::Bytes;
+
 /// Opens a file for reading, its access time left as it is where the kernel allows that.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
@@ -120,4 +122,11 @@ pub(super) fn read_at(file: &File, piece: &mut [u8], offset: u64) -> (usize, u64
         }
     }
     (done, unreadable)
+}
+
+/// Some bytes of one of the files; what cannot be read of them is zeros.
+pub(super) fn bytes(files: &[File], bytes: Bytes) -> Option<Vec<u8>> {
+    let mut piece = vec![0; bytes.length];
+    read_at(files.get(bytes.file)?, &mut piece, bytes.offset);
+    Some(piece)
 }

@@ -9,7 +9,7 @@ use super::choose::{Candidates, Place};
 use super::quiet;
 use crate::atom::{Atom, AtomId};
 use crate::journal::frame::{self, CHAIN_START, HEADER_BYTES, Kind};
-use crate::journal::history::{Base, SledHistory};
+use crate::journal::history::SledHistory;
 use crate::journal::open::{make_dir, sync_dir};
 use crate::journal::options::FIRST_SEGMENT_BYTES;
 use crate::journal::reserve::Population;
@@ -67,15 +67,8 @@ impl<'a> Retold<'a> {
         Ok(Some(ReadEvent { header, record, frame: bytes }))
     }
 
-    fn read(&self, place: &Place) -> Option<Record> {
-        let frame = match place {
-            Place::Memory(frame) => frame.clone(),
-            Place::File { file, offset, length } => {
-                let mut frame = vec![0; *length];
-                quiet::read_at(self.files.get(*file)?, &mut frame, *offset);
-                frame
-            }
-        };
+    pub(super) fn read(&self, place: &Place) -> Option<Record> {
+        let frame = place.frame(|bytes| quiet::bytes(self.files, bytes))?;
         // It was whole when it was found; whoever holds the store may have removed it since.
         let (_, payload) = frame::decode(&frame).ok()?;
         codec::decode(payload).ok()
@@ -96,10 +89,7 @@ pub(super) fn write(dir: &Path, story: &Story, mut source: Retold<'_>) -> Result
     let wal = dir.join("wal");
     make_dir(&wal)?;
     let history = SledHistory::new(dir);
-    if story.last > 0 {
-        let base = Base::new(story.last + 1, story.chain, &story.view)?;
-        history.replace(0, story.first, &base, &mut || source.next())?;
-    }
+    history.archive(story.first, &mut || source.next())?;
     let storage = DiskStorage::new(wal);
     let atoms: Vec<Atom> = story.view.atoms().cloned().collect();
     let room = FIRST_SEGMENT_BYTES + Population::count(atoms.iter().map(Atom::state)).full();

@@ -91,6 +91,8 @@ pub struct Crash {
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStorage {
     disk: Arc<Mutex<Disk>>,
+    /// What the names of the directory begin with: nothing, or its own name and a slash.
+    dir: String,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +133,15 @@ impl MemoryStorage {
     /// An empty directory.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A directory in this one: of the same disk, and with the same power and the same faults.
+    pub fn dir(&self, name: &str) -> Self {
+        Self { disk: self.disk.clone(), dir: format!("{}{name}/", self.dir) }
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.dir)
     }
 
     /// Makes the `nth` call of a kind from now on fail: 1 is the next one.
@@ -180,12 +191,12 @@ impl MemoryStorage {
     /// The bytes of a file, if there is one.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let disk = self.disk.lock();
-        Some(disk.inodes[*disk.names.get(name)?].bytes.clone())
+        Some(disk.inodes[*disk.names.get(&self.full(name))?].bytes.clone())
     }
 
     /// The names of the files. Unlike [`Storage::list`] it is no call, and never fails.
     pub fn names(&self) -> Vec<String> {
-        self.disk.lock().names.keys().cloned().collect()
+        self.disk.lock().list(&self.dir)
     }
 
     /// How many bytes all files have together.
@@ -198,7 +209,7 @@ impl MemoryStorage {
         let mut disk = self.disk.lock();
         disk.inodes.push(Inode { durable: bytes.clone(), bytes, unsynced: Vec::new() });
         let inode = disk.inodes.len() - 1;
-        disk.names.insert(name.to_owned(), inode);
+        disk.names.insert(self.full(name), inode);
     }
 
     /// What a crash at this moment leaves: another disk. All of it is durable,
@@ -241,7 +252,7 @@ impl MemoryStorage {
             lying: disk.lying,
             ..Disk::default()
         };
-        Self { disk: Arc::new(Mutex::new(disk)) }
+        Self { disk: Arc::new(Mutex::new(disk)), dir: self.dir.clone() }
     }
 }
 
@@ -304,16 +315,23 @@ impl Disk {
         self.names.values().map(|inode| self.inodes[*inode].bytes.len() as u64).sum()
     }
 
-    fn set(&mut self, changes: Vec<(&str, Option<usize>)>) {
+    fn set(&mut self, changes: Vec<(String, Option<usize>)>) {
         let mut operation = Vec::new();
         for (name, inode) in changes {
-            operation.push((name.to_owned(), self.names.get(name).copied()));
-            match inode {
-                Some(inode) => self.names.insert(name.to_owned(), inode),
-                None => self.names.remove(name),
+            let before = match inode {
+                Some(inode) => self.names.insert(name.clone(), inode),
+                None => self.names.remove(&name),
             };
+            operation.push((name, before));
         }
         self.unsynced.push(operation);
+    }
+
+    /// The names in a directory, without those of directories in it.
+    fn list(&self, dir: &str) -> Vec<String> {
+        let all = self.names.range(dir.to_owned()..).map(|(name, _)| name.strip_prefix(dir));
+        let ours = all.map_while(|name| name).filter(|name| !name.contains('/'));
+        ours.map(str::to_owned).collect()
     }
 
     fn find(&self, name: &str) -> io::Result<usize> {
@@ -334,20 +352,21 @@ impl Storage for MemoryStorage {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut disk = self.disk.lock();
         disk.call(Call::List)?;
-        Ok(disk.names.keys().cloned().collect())
+        Ok(disk.list(&self.dir))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
         let mut disk = self.disk.lock();
         disk.call(Call::Open)?;
-        let inode = disk.find(name)?;
+        let inode = disk.find(&self.full(name))?;
         Ok(Arc::new(MemoryFile { disk: self.disk.clone(), inode }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        let name = self.full(name);
         let mut disk = self.disk.lock();
         disk.call(Call::Create)?;
-        if disk.names.contains_key(name) {
+        if disk.names.contains_key(&name) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("there is {name}")));
         }
         disk.inodes.push(Inode::default());
@@ -357,17 +376,19 @@ impl Storage for MemoryStorage {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.full(from), self.full(to));
         let mut disk = self.disk.lock();
         disk.call(Call::Rename)?;
-        let inode = disk.find(from)?;
+        let inode = disk.find(&from)?;
         disk.set(vec![(from, None), (to, Some(inode))]);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        let name = self.full(name);
         let mut disk = self.disk.lock();
         disk.call(Call::Remove)?;
-        disk.find(name)?;
+        disk.find(&name)?;
         disk.set(vec![(name, None)]);
         Ok(())
     }
@@ -376,13 +397,17 @@ impl Storage for MemoryStorage {
         let mut disk = self.disk.lock();
         disk.call(Call::SyncDir)?;
         if !disk.lying {
-            disk.unsynced.clear();
+            let ours = |name: &String| {
+                name.strip_prefix(&self.dir).is_some_and(|name| !name.contains('/'))
+            };
+            // No operation has to do with more than one directory.
+            disk.unsynced.retain(|operation| !operation.iter().any(|(name, _)| ours(name)));
         }
         Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        PathBuf::from("memory").join(name)
+        PathBuf::from("memory").join(&self.dir).join(name)
     }
 }
 

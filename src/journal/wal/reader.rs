@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::recover::Scan;
 use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Spot};
 use crate::journal::frame::{self, HEADER_BYTES, Header, Kind};
 use crate::journal::storage::StoredFile;
-use crate::journal::{JournalError, Record, error};
+use crate::journal::{Base, JournalError, Record, error};
 
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
@@ -69,6 +70,20 @@ impl SegmentReader {
 
     fn spot(&self) -> Spot {
         Spot { path: self.path.clone(), offset: self.offset, seq: Some(self.seq) }
+    }
+
+    /// The atoms before the first event, as the beginning of the segment has them. Only before
+    /// anything else is read.
+    pub(crate) fn base(&mut self) -> Result<Base, JournalError> {
+        let length = usize::try_from(self.offset.min(self.bytes)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length];
+        let read = self
+            .file
+            .read_at(&mut bytes, 0)
+            .map_err(|e| error::io("cannot read segment", self.path.clone(), e))?;
+        bytes.truncate(read);
+        let scan = Scan::preface_of(&bytes, self.bytes, self.path.clone(), self.seq)?;
+        Base::new(self.seq, scan.chain, &scan.view)
     }
 
     /// The number of the event that comes next.
@@ -138,8 +153,8 @@ impl SegmentReader {
                     self.offset += bytes.len() as u64;
                     continue;
                 }
-                Kind::Header | Kind::Atom | Kind::SnapshotEnd => {
-                    return Err(self.spot().damaged("a frame of a snapshot among the events"));
+                Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece => {
+                    return Err(self.spot().damaged("a frame that is no event among the events"));
                 }
             }
             if header.seq != self.seq || header.prev != self.chain {

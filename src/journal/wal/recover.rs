@@ -124,6 +124,16 @@ impl<'a> Scan<'a> {
         path: PathBuf,
         first: u64,
     ) -> Result<Self, JournalError> {
+        Self::preface_of(bytes, bytes.len() as u64, path, first)
+    }
+
+    /// The same with the beginning of a file of this length, up to the end of the snapshot at least.
+    pub(crate) fn preface_of(
+        bytes: &'a [u8],
+        length: u64,
+        path: PathBuf,
+        first: u64,
+    ) -> Result<Self, JournalError> {
         let mut scan = Self {
             bytes,
             path,
@@ -147,8 +157,8 @@ impl<'a> Scan<'a> {
             return Err(scan.spot(None).damaged("this is not the segment that its name says"));
         }
         let told: SegmentHeader = segment::payload(payload, || scan.spot(None))?;
-        if told.bytes != bytes.len() as u64 {
-            let problem = format!("the file has {} bytes, not {}", bytes.len(), told.bytes);
+        if told.bytes != length {
+            let problem = format!("the file has {length} bytes, not {}", told.bytes);
             return Err(scan.spot(None).damaged(problem));
         }
         scan.chain = header.prev;
@@ -178,7 +188,7 @@ impl<'a> Scan<'a> {
                     }
                     break;
                 }
-                Kind::Header | Kind::Event | Kind::Footer | Kind::Opened => {
+                Kind::Header | Kind::Event | Kind::Footer | Kind::Opened | Kind::Piece => {
                     return Err(scan.spot(None).damaged("the snapshot has no end"));
                 }
             }
@@ -266,13 +276,16 @@ impl<'a> Scan<'a> {
             Kind::Event => self.footer.is_none() && header.seq == self.seq + 1,
             Kind::Footer => header.seq == self.seq,
             Kind::Opened => self.footer.is_some() && header.seq == self.seq,
-            Kind::Header | Kind::Atom | Kind::SnapshotEnd => false,
+            Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece => false,
         };
         let prev = match header.kind {
             Kind::Opened => self.footer.map_or(self.chain, |(footer_crc, _)| footer_crc),
-            Kind::Event | Kind::Footer | Kind::Header | Kind::Atom | Kind::SnapshotEnd => {
-                self.chain
-            }
+            Kind::Event
+            | Kind::Footer
+            | Kind::Header
+            | Kind::Atom
+            | Kind::SnapshotEnd
+            | Kind::Piece => self.chain,
         };
         if !in_order || header.prev != prev {
             let problem = format!("the frame of event {} does not follow", header.seq);
@@ -312,7 +325,7 @@ impl<'a> Scan<'a> {
                 self.group_first = self.seq + 1;
             }
             // Refused above.
-            Kind::Header | Kind::Atom | Kind::SnapshotEnd => {}
+            Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece => {}
         }
         self.offset += header.frame_bytes();
         Ok(())
@@ -369,7 +382,7 @@ impl<'a> Scan<'a> {
                 let later = match header.kind {
                     Kind::Event => header.group_first() > missing,
                     Kind::Footer | Kind::Opened => header.seq >= self.seq,
-                    Kind::Header | Kind::Atom | Kind::SnapshotEnd => false,
+                    Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece => false,
                 };
                 if later {
                     return Some(format!("later frames (event {}) are there", header.seq));

@@ -1,19 +1,19 @@
-//! The files around sled: its head, the checksums of a clean hand-over, and the copy that proves itself.
+//! The files of a part in sled: the checksums of a clean hand-over, and copies.
+//!
+//! `N` is sled's directory, `N.sum` its checksums, `N.read` a copy that is read, `N.new` one that
+//! has to prove itself, `N.old` what is kept until that has taken its place.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::sled::sync_parent;
-use super::{Base, Head};
 use crate::journal::error::{self, JournalError};
 use crate::journal::open::sync_dir;
 
-/// `<store>/history` with something after it.
+/// The same path with something after it.
 fn beside(dir: &Path, suffix: &str) -> PathBuf {
     let mut name = dir.as_os_str().to_owned();
     name.push(suffix);
@@ -45,166 +45,6 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
         return Err(io("cannot write", path)(source));
     }
     sync_parent(path)
-}
-
-/// The directory of a generation: `<store>/history`, and after the first cut `<store>/history.1`.
-pub(super) fn generation(dir: &Path, number: u64) -> PathBuf {
-    match number {
-        0 => dir.to_owned(),
-        number => beside(dir, &format!(".{number}")),
-    }
-}
-
-/// Which generation a name beside the history belongs to; `None` for what belongs to none.
-fn generation_of(dir: &Path, name: &OsStr) -> Option<u64> {
-    let rest = name.to_str()?.strip_prefix(dir.file_name()?.to_str()?)?;
-    let mut parts = rest.split('.').skip(1).peekable();
-    let number = parts.peek().and_then(|part| part.parse().ok()).filter(|number| *number > 0);
-    if number.is_some() {
-        parts.next();
-    }
-    let suffix: Vec<&str> = parts.collect();
-    let ours = match suffix[..] {
-        [] => rest.is_empty() || rest.starts_with('.'),
-        ["sum" | "base" | "new" | "old"] | ["sum" | "base", "tmp"] => true,
-        [..] => false,
-    };
-    ours.then(|| number.unwrap_or(0))
-}
-
-/// Removes everything of other generations than this one.
-pub(super) fn remove_other_generations(dir: &Path, current: u64) -> Result<(), JournalError> {
-    let Some(store) = dir.parent() else { return Ok(()) };
-    let cannot = || io("cannot read store", store);
-    for entry in fs::read_dir(store).map_err(cannot())? {
-        let entry = entry.map_err(cannot())?;
-        if generation_of(dir, &entry.file_name()).is_none_or(|number| number == current) {
-            continue;
-        }
-        let path = entry.path();
-        if entry.file_type().map_err(cannot())?.is_dir() {
-            remove_tree(&path)?;
-        } else {
-            fs::remove_file(&path).map_err(io("cannot remove", &path))?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes what the first event of a generation builds on.
-pub(super) fn write_base(dir: &Path, base: &Base) -> Result<(), JournalError> {
-    write_atomically(&beside(dir, ".base"), base.frames())
-}
-
-/// Reads what the first event of a generation builds on; in words what is wrong with it.
-pub(super) fn read_base(dir: &Path) -> Result<Base, String> {
-    let path = beside(dir, ".base");
-    let bytes = fs::read(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
-    Base::read(bytes).map_err(|problem| format!("{}: {problem}", path.display()))
-}
-
-/// `<store>/history.head`: how far the history must reach.
-#[derive(Debug)]
-pub(super) struct HeadFile {
-    path: PathBuf,
-}
-
-/// The magic of the head: the frame's, with another end.
-const HEAD_MAGIC: [u8; 4] = [0xCA, 0xE5, 0x1A, 0x48];
-const HEAD_FORMAT: u32 = 1;
-const HEAD_BYTES: usize = 32;
-
-/// The head of a history that was cut.
-const CUT_FORMAT: u32 = 2;
-const CUT_BYTES: usize = 48;
-
-/// What the head says: it alone decides which generation is the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Installed {
-    pub(super) head: Head,
-    pub(super) generation: u64,
-    /// The event that builds on the base; 0 where there is none.
-    pub(super) base: u64,
-}
-
-impl Installed {
-    /// As long as nothing was cut the head is that of a history which cannot be.
-    fn encode(self) -> Vec<u8> {
-        if self.generation == 0 && self.base == 0 {
-            return encode_head(self.head).to_vec();
-        }
-        let mut bytes = encode_head(self.head)[..28].to_vec();
-        bytes[4..8].copy_from_slice(&CUT_FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&self.generation.to_le_bytes());
-        bytes.extend_from_slice(&self.base.to_le_bytes());
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        bytes
-    }
-
-    /// In words, what is wrong with it.
-    fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let (told, crc) = bytes.split_last_chunk::<4>().ok_or("is too short")?;
-        if crc32c::crc32c(told) != u32::from_le_bytes(*crc) || !told.starts_with(&HEAD_MAGIC) {
-            return Err("is damaged");
-        }
-        let number = |at: usize| {
-            let number = told.get(at..).and_then(|rest| rest.first_chunk());
-            number.map(|number| u64::from_le_bytes(*number)).ok_or("is too short")
-        };
-        let short = |at: usize| {
-            let number = told.get(at..).and_then(|rest| rest.first_chunk());
-            number.map(|number| u32::from_le_bytes(*number)).ok_or("is too short")
-        };
-        let head = Head { first: number(8)?, last: number(16)?, chain: short(24)? };
-        match (short(4)?, bytes.len()) {
-            (HEAD_FORMAT, HEAD_BYTES) => Ok(Self { head, generation: 0, base: 0 }),
-            (CUT_FORMAT, CUT_BYTES) => {
-                Ok(Self { head, generation: number(28)?, base: number(36)? })
-            }
-            (HEAD_FORMAT | CUT_FORMAT, _) => Err("has another length than it should have"),
-            (_, _) => Err("has a format that this program does not know: use a newer caesium"),
-        }
-    }
-}
-
-/// Magic, format, first, last, chain, CRC-32C of all before it.
-pub(super) fn encode_head(head: Head) -> [u8; HEAD_BYTES] {
-    let mut bytes = [0; HEAD_BYTES];
-    bytes[..4].copy_from_slice(&HEAD_MAGIC);
-    bytes[4..8].copy_from_slice(&HEAD_FORMAT.to_le_bytes());
-    bytes[8..16].copy_from_slice(&head.first.to_le_bytes());
-    bytes[16..24].copy_from_slice(&head.last.to_le_bytes());
-    bytes[24..28].copy_from_slice(&head.chain.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..28]);
-    bytes[28..].copy_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
-/// How far a history reached, by the bytes of its head, if they are whole.
-pub(crate) fn head_of(bytes: &[u8]) -> Option<Head> {
-    Installed::decode(bytes).ok().map(|installed| installed.head)
-}
-
-impl HeadFile {
-    pub(super) fn beside(dir: &Path) -> Self {
-        Self { path: beside(dir, ".head") }
-    }
-
-    /// `None` when there never was one.
-    pub(super) fn read(&self) -> Result<Option<Installed>, JournalError> {
-        match fs::read(&self.path) {
-            Ok(bytes) => Installed::decode(&bytes).map(Some).map_err(|problem| {
-                let problem = format!("{} {problem}", self.path.display());
-                JournalError::HistoryDamaged { problem }
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io("cannot read", &self.path)(error)),
-        }
-    }
-
-    pub(super) fn write(&self, installed: Installed) -> Result<(), JournalError> {
-        write_atomically(&self.path, &installed.encode())
-    }
 }
 
 /// All files under a directory, by their path in it.
@@ -356,8 +196,54 @@ pub(super) fn copy_for_proof(dir: &Path) -> Result<PathBuf, JournalError> {
     Ok(copy)
 }
 
+/// Copies the files to be read: what sled makes of the copy is nobody's matter.
+pub(super) fn copy_for_reading(dir: &Path) -> Result<PathBuf, JournalError> {
+    let copy = reading_copy(dir);
+    copy_tree(dir, &copy)?;
+    Ok(copy)
+}
+
+/// Where that copy is.
+pub(super) fn reading_copy(dir: &Path) -> PathBuf {
+    beside(dir, ".read")
+}
+
+/// The name of the part that a name belongs to, and what the name is beyond it.
+pub(super) fn split(name: &str) -> (&str, &str) {
+    name.split_once('.').unwrap_or((name, ""))
+}
+
+/// Removes a part, and everything beside it but what it builds on. The directory goes last: what
+/// is beside it means nothing without it.
+pub(super) fn remove_part(dir: &Path) -> Result<(), JournalError> {
+    remove_copies(dir)?;
+    remove_old(dir)?;
+    let sums = beside(dir, ".sum");
+    match fs::remove_file(&sums) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io("cannot remove", &sums)(error)),
+    }
+    remove_tree(dir)
+}
+
+/// Removes what is only there while a part is open.
+pub(super) fn remove_copies(dir: &Path) -> Result<(), JournalError> {
+    remove_tree(&beside(dir, ".new"))?;
+    remove_tree(&reading_copy(dir))
+}
+
+/// Copies all files. What is left of the copy when that fails goes, above all on a full disk.
 fn copy_tree(dir: &Path, copy: &Path) -> Result<(), JournalError> {
     remove_tree(copy)?;
+    let copied = copy_files(dir, copy);
+    if copied.is_err() {
+        let _ = remove_tree(copy);
+    }
+    copied
+}
+
+fn copy_files(dir: &Path, copy: &Path) -> Result<(), JournalError> {
     let make = |path: &Path| {
         fs::DirBuilder::new()
             .mode(0o700)
@@ -379,14 +265,12 @@ fn copy_tree(dir: &Path, copy: &Path) -> Result<(), JournalError> {
 /// Keeps a copy of what was proven until sled has opened it. It need not be
 /// durable: after a crash the files themselves are judged.
 pub(super) fn set_aside(dir: &Path) -> Result<(), JournalError> {
-    let old = beside(dir, ".old");
-    match copy_tree(dir, &old) {
-        // Without room for two there must be a way to read the one.
-        Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-            remove_tree(&old)
-        }
-        other => other,
-    }
+    copy_tree(dir, &beside(dir, ".old"))
+}
+
+/// Whether there is something that was kept.
+pub(super) fn was_set_aside(dir: &Path) -> bool {
+    beside(dir, ".old").is_dir()
 }
 
 /// Puts what was proven back in place, if it was kept.
@@ -430,4 +314,12 @@ pub(super) fn finish_exchange(dir: &Path) -> Result<(), JournalError> {
     }
     fs::rename(&old, dir).map_err(io("cannot rename", &old))?;
     sync_parent(dir)
+}
+
+/// The name of the parent's entry must be durable too.
+fn sync_parent(path: &Path) -> Result<(), JournalError> {
+    match path.parent() {
+        Some(parent) => sync_dir(parent),
+        None => Ok(()),
+    }
 }
