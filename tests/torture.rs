@@ -10,12 +10,14 @@ mod common;
 mod torture {
     mod calls;
     mod check;
+    mod cutting;
     mod damage;
     mod disk;
     mod full;
     mod host;
     mod kill;
     mod power_cut;
+    mod salvaging;
     mod table;
     mod work;
 }

@@ -50,6 +50,12 @@ impl Shim {
         command.env("TORTURE_CALLS", calls).env("TORTURE_HOW", how);
     }
 
+    /// Lets the n-th of these calls fail, as `how` says.
+    pub(super) fn fail(&self, command: &mut Command, calls: &str, how: &str, nth: u64) {
+        self.load(command, calls, how);
+        command.env("TORTURE_NTH", nth.to_string()).env("TORTURE_ERRNO", "5");
+    }
+
     /// Leaves these calls out, and says that they were made.
     pub(super) fn skip(&self, command: &mut Command, calls: &str) {
         self.load(command, calls, "skip");
@@ -57,7 +63,7 @@ impl Shim {
 }
 
 /// Every call that the journal, its history or sled makes on its files.
-const CALLS: [&str; 11] = [
+pub(super) const CALLS: [&str; 11] = [
     "open",
     "write",
     "read",
@@ -260,8 +266,7 @@ fn each_call_of(
             let mut missed = 0;
             while missed < 2 {
                 let prepare = |command: &mut Command| {
-                    shim.load(command, call, how);
-                    command.env("TORTURE_NTH", nth.to_string()).env("TORTURE_ERRNO", "5");
+                    shim.fail(command, call, how, nth);
                 };
                 let trial = Trial {
                     what: format!("{call} {nth} {how}"),

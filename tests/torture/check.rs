@@ -44,6 +44,11 @@ impl Verdict {
 }
 
 impl Witness {
+    /// One of hosts that cut, and keep so many events.
+    pub(super) fn of_cuts(keep: u64) -> Self {
+        Self { keep, ..Self::default() }
+    }
+
     /// Hears a line of a host; true when it is an acknowledgement.
     pub(super) fn hear(&mut self, line: &str) -> bool {
         if let Some(oldest) = line.strip_prefix("oldest ") {

@@ -29,9 +29,9 @@ const TEMPLATES: [(&str, u64, End); 5] = [
 ];
 
 /// The files of a store, by their path in it.
-type Files = BTreeMap<PathBuf, Vec<u8>>;
+pub(super) type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-fn files(dir: &Path) -> Files {
+pub(super) fn files(dir: &Path) -> Files {
     let mut found = Files::new();
     let mut pending = vec![dir.to_owned()];
     while let Some(next) = pending.pop() {

@@ -136,6 +136,7 @@ fn host() {
     let fields: Vec<u64> = fields.split(' ').map(|field| field.parse().unwrap()).collect();
     match role {
         "work" => work(&dir, &Orders::parse(&fields)),
+        "salvage" => super::salvaging::run(&dir),
         "full" => super::full::fill(&dir, fields[0]),
         "damage" => super::damage::judge_all(&dir, fields[0], fields[1]),
         other => panic!("no role {other}"),

@@ -84,7 +84,10 @@ pub fn salvage(damaged: &Path, into: &Path) -> Result<Salvaged, JournalError> {
             path: damaged.to_owned(),
             offset: 0,
             seq: None,
-            problem: "nothing of a journal can be found in it".to_owned(),
+            problem: match problems.first() {
+                Some(first) => format!("nothing of a journal can be found in it: {first}"),
+                None => "nothing of a journal can be found in it".to_owned(),
+            },
         });
     }
     let first = first_number(damaged, &paths, &files, &found, &mut problems);
@@ -106,7 +109,7 @@ pub fn salvage(damaged: &Path, into: &Path) -> Result<Salvaged, JournalError> {
     salvaged.atoms = story.view.len();
     salvaged.invalid.clone_from(&story.broken);
     let dir = write::begin(into)?;
-    let source = Retold::new(&found.events, &files, first, last);
+    let source = Retold::again(&found.events, &files, &story);
     let written = write::write(&dir, &story, source).and_then(|()| {
         let cannot = |error: crate::Error| {
             error::io("cannot make a store of", dir.clone(), io::Error::other(error.to_string()))
@@ -270,9 +273,9 @@ fn read(
             lives.snapshot(snapshot);
         }
     }
-    let chain = retold.chain;
+    let (chain, unreadable) = (retold.chain, retold.unreadable);
     let (view, broken): (View, Vec<AtomId>) = lives.end();
-    Ok(Story { view, broken, first, last, chain })
+    Ok(Story { view, broken, first, last, chain, unreadable })
 }
 
 /// Any bytes as the file of a damaged store: finding never panics, and what is found leads to atoms.

@@ -1,5 +1,6 @@
 //! Telling the story again, in a fresh store.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,11 +32,23 @@ pub(super) struct Retold<'a> {
     pub(super) last: u64,
     pub(super) chain: u32,
     pub(super) at: Timestamp,
+    /// Events that were found and could not be read after that.
+    pub(super) unreadable: BTreeSet<u64>,
+    /// It is told once more, and must be the same.
+    again: bool,
 }
 
 impl<'a> Retold<'a> {
     pub(super) fn new(events: &'a Candidates, files: &'a [File], first: u64, last: u64) -> Self {
-        Self { events, files, next: first, last, chain: CHAIN_START, at: Timestamp::default() }
+        let (at, unreadable) = (Timestamp::default(), BTreeSet::new());
+        let chain = CHAIN_START;
+        Self { events, files, next: first, last, chain, at, unreadable, again: false }
+    }
+
+    /// The same events once more.
+    pub(super) fn again(events: &'a Candidates, files: &'a [File], story: &Story) -> Self {
+        let unreadable = story.unreadable.clone();
+        Self { unreadable, again: true, ..Self::new(events, files, story.first, story.last) }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<ReadEvent>, JournalError> {
@@ -43,15 +56,29 @@ impl<'a> Retold<'a> {
             return Ok(None);
         }
         let seq = self.next;
-        let record = match self.events.get(seq).and_then(|one| self.read(&one.place)) {
-            Some(record) => record,
-            None => Record {
-                seq,
-                at: self.at,
-                atom: AtomId::from_bytes([0; 16]),
-                state: State::Invalid,
-                fact: Fact::Lost,
-            },
+        let found = self.events.get(seq).filter(|_| !self.unreadable.contains(&seq));
+        let record = match found.map(|one| self.read(&one.place)) {
+            Some(Some(record)) => record,
+            Some(None) if self.again => {
+                let source = io::Error::other("it could be read before");
+                return Err(error::io(
+                    "cannot read once more event",
+                    seq.to_string().into(),
+                    source,
+                ));
+            }
+            other => {
+                if other.is_some() {
+                    self.unreadable.insert(seq);
+                }
+                Record {
+                    seq,
+                    at: self.at,
+                    atom: AtomId::from_bytes([0; 16]),
+                    state: State::Invalid,
+                    fact: Fact::Lost,
+                }
+            }
         };
         self.at = record.at;
         let payload = codec::encode(&record)?;
@@ -82,6 +109,8 @@ pub(super) struct Story {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) chain: u32,
+    /// Events that were found and could not be read after that.
+    pub(super) unreadable: BTreeSet<u64>,
 }
 
 /// Writes a store into the directory `dir`, which must be new, and proves it.
