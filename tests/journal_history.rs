@@ -140,7 +140,6 @@ fn a_damaged_history_is_reported_and_left_as_it_is_while_the_journal_goes_on() {
     assert!(matches!(journal.verify(), Err(JournalError::HistoryDamaged { .. })));
     // Newer events are in the log, and more come: they are packed into another part.
     let packed = |journal: &Journal| journal.stats().unwrap().parts;
-    assert_eq!(packed(&journal), 1);
     let mut number = next;
     let patience = Instant::now() + Duration::from_secs(120);
     while packed(&journal) < 2 || segments(dir.path()) > SEALED_KEPT + 2 {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use caesium::journal::{Journal, JournalError};
+use caesium::journal::{Journal, JournalError, Retention};
 
 use super::check::Witness;
 use super::disk::Disk;
@@ -25,7 +25,12 @@ mod phase {
     pub(super) const REOPEN: u64 = 2;
     pub(super) const GO_ON: u64 = 3;
     pub(super) const REFUSED: u64 = 4;
+    pub(super) const COMPACT: u64 = 5;
 }
+
+/// Lives of which the history has several parts, and how many events a cut leaves of them.
+const HISTORY: u64 = 2000;
+const KEPT: u64 = 500;
 
 /// A number for each event: those that run are in the first thousand.
 fn lives(phase: u64) -> std::ops::Range<u64> {
@@ -76,6 +81,24 @@ pub(super) fn fill(dir: &Path, phase: u64) {
             for number in lives(phase) {
                 live(&journal, number).unwrap();
             }
+            journal.verify().unwrap();
+        }
+        phase::COMPACT => {
+            // The history takes most of the disk, and all of the rest is taken.
+            for number in (phase + 1) * 1_000_000..(phase + 1) * 1_000_000 + HISTORY {
+                live(&journal, number).unwrap();
+            }
+            ballast(dir);
+            refuse(&journal, 30_000_000);
+            let keep = Retention { max_events: Some(KEPT), ..Retention::EVERYTHING };
+            let compacted = journal.compact(&keep).unwrap();
+            say(&format!("oldest {}", compacted.oldest));
+            assert!(compacted.dropped > 0, "{compacted:?}");
+            // What that has freed is enough to go on.
+            for number in 40_000_000..40_000_000 + LIVES {
+                live(&journal, number).unwrap();
+            }
+            journal.compact(&keep).unwrap();
             journal.verify().unwrap();
         }
         other => panic!("no phase {other}"),
@@ -175,6 +198,33 @@ fn on_a_full_disk_atoms_are_refused_and_endings_are_not_and_space_freed_is_enoug
             free();
             let went_on = host(&disk, phase::GO_ON, &mut witness);
             assert!(has(&went_on, "closed"), "{went_on:?}");
+            let verdict = witness.check(&disk.store(), SEGMENT_BYTES);
+            verdict.count(&mut row);
+            assert!(verdict.is_good(), "{kind}, round {round}: {verdict:?}");
+            row.acknowledged += witness.acknowledged;
+            row.rounds += 1;
+        }
+        if row.rounds > 0 {
+            row.print();
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_made_room_on_by_compacting() {
+    for kind in ["tmpfs", "ext4"] {
+        let mut row = Row::new(format!("full disk that is compacted, {kind}, 64 MB"));
+        for round in 0..rounds("compactfull", 1, 20) {
+            let disk = match Disk::make(kind) {
+                Ok(disk) => disk,
+                Err(lacking) => {
+                    skip(&format!("a full {kind} that is compacted: {lacking}"));
+                    break;
+                }
+            };
+            let mut witness = Witness::of_cuts(KEPT);
+            let said = host(&disk, phase::COMPACT, &mut witness);
+            assert!(has(&said, "refused") && has(&said, "closed"), "{said:?}");
             let verdict = witness.check(&disk.store(), SEGMENT_BYTES);
             verdict.count(&mut row);
             assert!(verdict.is_good(), "{kind}, round {round}: {verdict:?}");

@@ -59,6 +59,7 @@ impl<S: Shelf> Parts<S> {
             state.damaged.remove(&part.first);
             self.remove(part.first);
         }
+        head::set_room_aside(&*self.storage, self.shelf.sizes().room);
         Ok(())
     }
 

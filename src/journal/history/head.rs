@@ -160,6 +160,42 @@ pub(super) fn write(storage: &dyn Storage, contents: &Contents) -> Result<(), Jo
     write_file(storage, NAME, &contents.encode())
 }
 
+/// A file whose room is taken when the disk is full, so that a cut can make more.
+const ROOM: &str = "room";
+
+/// Sets room aside for a head, if there is none; what fails is tried again another time.
+pub(super) fn set_room_aside(storage: &dyn Storage, bytes: u64) {
+    let make = || -> io::Result<()> {
+        let file = storage.create(ROOM)?;
+        file.allocate(bytes)?;
+        file.sync_data()?;
+        storage.sync_dir()
+    };
+    match make() {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            tracing::debug!(%error, "no room is set aside for the head of the history");
+            let _ = storage.remove(ROOM);
+        }
+    }
+}
+
+/// Writes a head on a disk that may be full.
+pub(super) fn write_in_need(
+    storage: &dyn Storage,
+    contents: &Contents,
+) -> Result<(), JournalError> {
+    match write(storage, contents) {
+        Err(JournalError::Io { source, .. })
+            if source.kind() == io::ErrorKind::StorageFull && storage.remove(ROOM).is_ok() =>
+        {
+            write(storage, contents)
+        }
+        other => other,
+    }
+}
+
 /// Removes files that are not in their place yet, and those that `which` says so of.
 pub(super) fn tidy(
     storage: &dyn Storage,

@@ -126,7 +126,7 @@ impl<S: Shelf> Parts<S> {
         state: &mut State<S::Opened>,
         contents: Contents,
     ) -> Result<(), JournalError> {
-        if let Err(error) = head::write(&*self.storage, &contents) {
+        if let Err(error) = head::write_in_need(&*self.storage, &contents) {
             state.doubtful = true;
             return Err(error);
         }
@@ -141,7 +141,7 @@ impl<S: Shelf> Parts<S> {
             return Ok(());
         }
         match state.contents.clone().flatten() {
-            Some(contents) => head::write(&*self.storage, &contents)?,
+            Some(contents) => head::write_in_need(&*self.storage, &contents)?,
             None => head::remove(&*self.storage)?,
         }
         state.doubtful = false;
@@ -384,6 +384,7 @@ impl<S: Shelf> Parts<S> {
         }
         let first = chunks.first().map_or(contents.head.last + 1, |chunk| chunk.first);
         let opened = self.fill(first, base, |opened| opened.append(chunks))?;
+        head::set_room_aside(&*self.storage, self.shelf.sizes().room);
         self.keep_open(state, first, opened);
         let mut next = contents.clone();
         next.parts.push(grown(begun(first, base.is_some()), chunks));

@@ -25,6 +25,8 @@ pub(crate) struct Sizes {
     pub(crate) most: u64,
     /// For fewer bytes that nobody needs no part is written again.
     pub(crate) waste: u64,
+    /// So many bytes are set aside for the head.
+    pub(crate) room: u64,
 }
 
 /// Keeps parts, by their first events.

@@ -44,7 +44,8 @@ impl SledHistory {
     pub fn with_parts(store: &Path, bytes: u64) -> Self {
         let dir = store.join("history");
         let storage = Arc::new(DiskStorage::new(dir.clone()));
-        let sizes = Sizes { least: bytes, most: bytes.saturating_mul(LARGEST), waste: bytes / 2 };
+        let (most, waste) = (bytes.saturating_mul(LARGEST), bytes / 2);
+        let sizes = Sizes { least: bytes, most, waste, room: ROOM_BYTES };
         Self { parts: Parts::new(storage, SledShelf { dir, sizes }) }
     }
 
@@ -74,6 +75,9 @@ impl SledHistory {
 
 /// The largest parts are so many times as large as the smallest.
 const LARGEST: u64 = 32;
+
+/// Set aside for a head, and what its name takes: a head of a thousand parts.
+const ROOM_BYTES: u64 = 64 << 10;
 
 /// How much of an archive is in memory at a time.
 const ARCHIVED_BYTES: usize = 4 << 20;
