@@ -118,6 +118,37 @@ fn a_history_that_was_not_handed_over_is_proven_on_a_copy() {
     }
 }
 
+/// sled had spoilt the files, for a read that failed, and they could not be put back.
+#[test]
+fn what_was_kept_beside_a_spoilt_part_is_used() {
+    for appends in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = open(dir.path());
+        let next = fill(&journal, dir.path(), 0);
+        journal.close().unwrap();
+        let (of, old) = (part(dir.path(), ""), part(dir.path(), "old"));
+        fs::create_dir(&old).unwrap();
+        for name in ["conf", "db"] {
+            fs::copy(of.join(name), old.join(name)).unwrap();
+        }
+        let db = fs::read(of.join("db")).unwrap();
+        fs::write(of.join("db"), &db[..db.len() / 2]).unwrap();
+        fs::remove_file(part(dir.path(), "sum")).unwrap();
+        let (journal, _) = open(dir.path());
+        if appends {
+            fill(&journal, dir.path(), next);
+        }
+        contiguous(&journal);
+        journal.verify().unwrap();
+        journal.close().unwrap();
+        // It stays until the part is whole again.
+        assert_eq!(old.exists(), !appends);
+        let (journal, _) = open(dir.path());
+        contiguous(&journal);
+        journal.verify().unwrap();
+    }
+}
+
 #[test]
 fn a_damaged_history_is_reported_and_left_as_it_is_while_the_journal_goes_on() {
     let dir = tempfile::tempdir().unwrap();

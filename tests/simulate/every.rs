@@ -74,3 +74,9 @@ fn whichever_call_is_the_last_before_host_or_power_is_gone() {
         }
     }
 }
+
+#[test]
+fn the_history_has_several_parts() {
+    let figures = history(false, None, None);
+    assert!(figures.parts > 1 && figures.compacted > 0, "{figures:?}");
+}

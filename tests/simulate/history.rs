@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use caesium::atom::AtomId;
 use caesium::journal::storage::MemoryStorage;
-use caesium::journal::{Base, Chunk, Head, History, JournalError, MemoryHistory, Part};
+use caesium::journal::{
+    Base, Chunk, Head, History, HistoryUsage, JournalError, MemoryHistory, Part,
+};
 use parking_lot::Mutex;
 
 /// The in-memory twin of the history, on the disk that it shares with the log.
@@ -110,6 +112,10 @@ impl History for Packed {
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError> {
         self.powered()?;
         self.inner.of_atom(atom)
+    }
+
+    fn usage(&self) -> HistoryUsage {
+        self.inner.usage()
     }
 
     fn tidy(&self) -> Result<(), JournalError> {

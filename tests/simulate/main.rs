@@ -126,7 +126,7 @@ fn whatever_happens_no_promise_is_broken() {
     }
     println!("{histories} histories from seed {first} in {:?}\n{figures:#?}", begun.elapsed());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(histories < 300 || figures.reported_cuts > 0 && figures.packed > 0);
+    assert!(histories < 300 || figures.reported_cuts > 0 && figures.parts > 2);
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub struct Figures {
     pub reported_cuts: u64,
     pub packed: u64,
     pub compacted: u64,
+    /// Parts that the history had at the most.
+    pub parts: u64,
     /// Stands for everything that was seen: the same seed gives the same.
     pub trace: u64,
 }
@@ -76,6 +78,7 @@ impl AddAssign for Figures {
         self.reported_cuts += other.reported_cuts;
         self.packed += other.packed;
         self.compacted += other.compacted;
+        self.parts = self.parts.max(other.parts);
         self.trace = self.trace.rotate_left(5) ^ other.trace;
     }
 }
@@ -356,7 +359,11 @@ impl World {
 
     fn pack(&mut self) -> Result<(), Broken> {
         match self.journal().pack() {
-            Ok(()) => self.figures.packed += 1,
+            Ok(()) => {
+                self.figures.packed += 1;
+                let parts = self.journal().stats().map_or(0, |stats| stats.parts as u64);
+                self.figures.parts = self.figures.parts.max(parts);
+            }
             Err(_) if self.troubled => {}
             Err(error) => return broken(Kind::Other, format!("packing failed: {error}")),
         }

@@ -221,6 +221,7 @@ fn whichever_call_of_a_salvage_fails_the_next_one_succeeds() {
             let (status, errors) = host.end();
             assert!(panics(&errors).is_empty(), "{what}: {errors}");
             assert!(status.success() || how == "kill" && hit, "{what}: {status} {errors}");
+            assert!(said.iter().any(|line| line == "salvaging"), "{what}: it did not begin");
             let failure = said.iter().find_map(|line| line.strip_prefix("failed salvage "));
             if let Some(failure) = failure {
                 let kind = failure.split(' ').next().unwrap_or_default();

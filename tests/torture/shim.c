@@ -6,9 +6,11 @@
  * TORTURE_HOW    once, forever: it fails with TORTURE_ERRNO
  *                torn:  half of a write is made, then it fails, once
  *                kill:  the process is killed before the call
+ *                hang:  the call never returns
  *                skip:  every call succeeds and does nothing
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +30,7 @@ enum { PASS, FAIL, TEAR, SKIP };
 static unsigned char ours[65536];
 static long counted;
 
-static int below(const char *path) {
+static int __attribute__((noinline)) below(const char *volatile path) {
     const char *dir = getenv("TORTURE_DIR");
     return dir && path && strncmp(path, dir, strlen(dir)) == 0;
 }
@@ -64,6 +66,7 @@ static int decide(const char *call, int is_ours) {
         syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
         for (;;) pause();
     }
+    if (strcmp(how, "hang") == 0) for (;;) pause();
     if (strcmp(how, "torn") == 0) return TEAR;
     errno = atoi(getenv("TORTURE_ERRNO"));
     return FAIL;
@@ -190,6 +193,62 @@ int ftruncate64(int fd, off64_t length) {
     REAL(ftruncate64);
     GUARD("truncate", marked(fd), -1);
     return real(fd, length);
+}
+
+DIR *opendir(const char *path) {
+    REAL(opendir);
+    GUARD("list", below(path), NULL);
+    DIR *dir = real(path);
+    if (dir) mark(dirfd(dir), below(path));
+    return dir;
+}
+
+struct dirent64 *readdir64(DIR *dir) {
+    REAL(readdir64);
+    GUARD("list", marked(dirfd(dir)), NULL);
+    return real(dir);
+}
+
+/* Whether it is asked whether there is such a call, with a path of NULL, is not for the compiler to decide. */
+static int __attribute__((noinline)) empty(const char *path) {
+    const char *volatile asked = path;
+    return asked && !*asked;
+}
+
+int statx(int dir, const char *path, int flags, unsigned mask, struct statx *found) {
+    REAL(statx);
+    GUARD("stat", below(path) || (empty(path) && marked(dir)), -1);
+    return real(dir, path, flags, mask, found);
+}
+
+int fstat64(int fd, struct stat64 *found) {
+    REAL(fstat64);
+    GUARD("stat", marked(fd), -1);
+    return real(fd, found);
+}
+
+int chmod(const char *path, mode_t mode) {
+    REAL(chmod);
+    GUARD("chmod", below(path), -1);
+    return real(path, mode);
+}
+
+int fchmod(int fd, mode_t mode) {
+    REAL(fchmod);
+    GUARD("chmod", marked(fd), -1);
+    return real(fd, mode);
+}
+
+int flock(int fd, int operation) {
+    REAL(flock);
+    GUARD("flock", marked(fd), -1);
+    return real(fd, operation);
+}
+
+off64_t lseek64(int fd, off64_t offset, int whence) {
+    REAL(lseek64);
+    GUARD("lseek", marked(fd), -1);
+    return real(fd, offset, whence);
 }
 
 ssize_t copy_file_range(int from, off64_t *from_at, int to, off64_t *to_at, size_t length,

@@ -78,7 +78,7 @@ impl Shelf for Files {
 
     fn sizes(&self) -> Sizes {
         // Small, so that what is done to a history in a test has several.
-        Sizes { least: 2 << 10, most: 32 << 10, waste: 1 << 10, room: 256 }
+        Sizes { least: 1 << 10, most: 16 << 10, bases: 0, waste: 512, room: 256 }
     }
 
     fn create(&self, first: u64) -> Result<OpenFile, Trouble> {

@@ -24,9 +24,6 @@ const MAX_OPEN: usize = 4;
 /// is partly cut away wastes no more than that.
 const SHARE: u64 = 8;
 
-/// A part is at least so many times as large as the atoms that it begins with.
-const BASES: u64 = 8;
-
 /// A base is as large as the atoms that exist: larger than this no file is one.
 const MAX_BASE_BYTES: u64 = 1 << 32;
 
@@ -345,7 +342,7 @@ impl<S: Shelf> Parts<S> {
         if part.bytes < (all / SHARE).clamp(sizes.least, sizes.most) {
             return Ok(Some(part));
         }
-        let small = part.bytes < BASES * base()?.frames().len() as u64;
+        let small = part.bytes < sizes.bases * base()?.frames().len() as u64;
         Ok(small.then_some(part))
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Sizes {
     pub(crate) least: u64,
     /// However long the history is, a part takes no more, but for one segment.
     pub(crate) most: u64,
+    /// A part is at least so many times as large as the atoms that it begins with.
+    pub(crate) bases: u64,
     /// For fewer bytes that nobody needs no part is written again.
     pub(crate) waste: u64,
     /// So many bytes are set aside for the head.

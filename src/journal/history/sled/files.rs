@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::super::trouble::Trouble;
 use crate::journal::error::{self, JournalError};
 use crate::journal::open::sync_dir;
 
@@ -189,17 +190,34 @@ pub(super) fn sync_tree(dir: &Path) -> Result<(), JournalError> {
     sync_parent(dir)
 }
 
-/// Copies the files to where sled may do to them what it likes.
-pub(super) fn copy_for_proof(dir: &Path) -> Result<PathBuf, JournalError> {
+/// Tries a part; and where it is damaged what it was before it was last opened, if that is still
+/// beside it: a host may have died, or failed to put it back, after sled had spoilt the files.
+pub(super) fn first_that<T>(
+    dir: &Path,
+    mut attempt: impl FnMut(&Path) -> Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    match attempt(dir) {
+        Err(Trouble::Damage(problem)) if was_set_aside(dir) => {
+            match attempt(&beside(dir, ".old")) {
+                Err(Trouble::Damage(_)) => Err(Trouble::Damage(problem)),
+                other => other,
+            }
+        }
+        other => other,
+    }
+}
+
+/// Copies the files of a part to where sled may do to them what it likes.
+pub(super) fn copy_for_proof(from: &Path, dir: &Path) -> Result<PathBuf, JournalError> {
     let copy = beside(dir, ".new");
-    copy_tree(dir, &copy)?;
+    copy_tree(from, &copy)?;
     Ok(copy)
 }
 
 /// Copies the files to be read: what sled makes of the copy is nobody's matter.
-pub(super) fn copy_for_reading(dir: &Path) -> Result<PathBuf, JournalError> {
+pub(super) fn copy_for_reading(from: &Path, dir: &Path) -> Result<PathBuf, JournalError> {
     let copy = reading_copy(dir);
-    copy_tree(dir, &copy)?;
+    copy_tree(from, &copy)?;
     Ok(copy)
 }
 
@@ -225,6 +243,15 @@ pub(super) fn remove_part(dir: &Path) -> Result<(), JournalError> {
         Err(error) => return Err(io("cannot remove", &sums)(error)),
     }
     remove_tree(dir)
+}
+
+/// Removes what interrupted openings of a part have left.
+pub(super) fn tidy(dir: &Path) -> Result<(), JournalError> {
+    if beside(dir, ".sum").exists() && dir.exists() {
+        // It was handed over after that was kept, or not opened since.
+        remove_old(dir)?;
+    }
+    remove_copies(dir)
 }
 
 /// Removes what is only there while a part is open.
@@ -303,14 +330,11 @@ pub(super) fn exchange(dir: &Path, copy: &Path) -> Result<(), JournalError> {
     sync_parent(dir)
 }
 
-/// Takes up an exchange that was interrupted: between its two renames the original goes back.
+/// Takes up an exchange that was interrupted between its two renames: the original goes back.
 pub(super) fn finish_exchange(dir: &Path) -> Result<(), JournalError> {
     let old = beside(dir, ".old");
-    if !old.exists() {
+    if dir.exists() || !old.exists() {
         return Ok(());
-    }
-    if dir.exists() {
-        return remove_tree(&old);
     }
     fs::rename(&old, dir).map_err(io("cannot rename", &old))?;
     sync_parent(dir)

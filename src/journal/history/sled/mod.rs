@@ -45,7 +45,7 @@ impl SledHistory {
         let dir = store.join("history");
         let storage = Arc::new(DiskStorage::new(dir.clone()));
         let (most, waste) = (bytes.saturating_mul(LARGEST), bytes / 2);
-        let sizes = Sizes { least: bytes, most, waste, room: ROOM_BYTES };
+        let sizes = Sizes { least: bytes, most, bases: BASES, waste, room: ROOM_BYTES };
         Self { parts: Parts::new(storage, SledShelf { dir, sizes }) }
     }
 
@@ -76,6 +76,9 @@ impl SledHistory {
 /// The largest parts are so many times as large as the smallest.
 const LARGEST: u64 = 32;
 
+/// What a part begins with is a copy of all atoms: it is to be a small part of it.
+const BASES: u64 = 8;
+
 /// Set aside for a head, and what its name takes: a head of a thousand parts.
 const ROOM_BYTES: u64 = 64 << 10;
 
@@ -99,20 +102,22 @@ impl SledShelf {
     /// A copy that is read, and goes when it is closed.
     fn open_copy(&self, dir: &Path, part: &Part) -> Result<OpenSled, Trouble> {
         let handed_over = files::sums_match(dir)?;
-        let copy = files::copy_for_reading(dir)?;
-        let opened = caught(|| {
-            let opened = OpenSled::open(&copy)?;
-            match handed_over {
-                true => opened.must_end_with(part),
-                false => opened.cut_beyond(part.last).and_then(|()| opened.prove(part)),
+        files::first_that(dir, |source| {
+            let copy = files::copy_for_reading(source, dir)?;
+            let opened = caught(|| {
+                let opened = OpenSled::open(&copy)?;
+                match handed_over && source == dir {
+                    true => opened.must_end_with(part),
+                    false => opened.cut_beyond(part.last).and_then(|()| opened.prove(part)),
+                }
+                .map(|()| opened)
+            });
+            if opened.is_err() {
+                // It is of no use to anybody.
+                let _ = files::remove_tree(&copy);
             }
-            .map(|()| opened)
-        });
-        if opened.is_err() {
-            // It is of no use to anybody.
-            let _ = files::remove_tree(&copy);
-        }
-        opened
+            opened
+        })
     }
 
     /// The files themselves, which sled changes.
@@ -120,18 +125,20 @@ impl SledShelf {
         if !files::sums_match(dir)? {
             // The last host did not hand it over. sled gets a copy, and the
             // original stays as it is until the copy has proven itself.
-            let copy = files::copy_for_proof(dir)?;
-            let proven = caught(|| {
-                let opened = OpenSled::open(&copy)?;
-                opened.cut_beyond(part.last)?;
-                opened.prove(part)?;
-                opened.shut()?;
-                Ok(files::sync_tree(&copy)?)
-            });
-            if let Err(trouble) = proven {
-                let _ = files::remove_tree(&copy);
-                return Err(trouble);
-            }
+            let copy = files::first_that(dir, |source| {
+                let copy = files::copy_for_proof(source, dir)?;
+                let proven = caught(|| {
+                    let opened = OpenSled::open(&copy)?;
+                    opened.cut_beyond(part.last)?;
+                    opened.prove(part)?;
+                    opened.shut()?;
+                    Ok(files::sync_tree(&copy)?)
+                });
+                if proven.is_err() {
+                    let _ = files::remove_tree(&copy);
+                }
+                proven.map(|()| copy)
+            })?;
             files::exchange(dir, &copy)?;
         } else {
             files::set_aside(dir)?;
@@ -214,7 +221,7 @@ impl Shelf for SledShelf {
     }
 
     fn tidy(&self, first: u64) -> Result<(), JournalError> {
-        files::remove_copies(&self.part(first))
+        files::tidy(&self.part(first))
     }
 
     fn list(&self) -> Result<Vec<u64>, JournalError> {
