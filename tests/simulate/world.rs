@@ -58,6 +58,8 @@ pub struct Figures {
     pub reported_cuts: u64,
     pub packed: u64,
     pub compacted: u64,
+    /// Subscribers that were told that they lag.
+    pub lagged: u64,
     /// Parts that the history had at the most.
     pub parts: u64,
     /// Stands for everything that was seen: the same seed gives the same.
@@ -78,6 +80,7 @@ impl AddAssign for Figures {
         self.reported_cuts += other.reported_cuts;
         self.packed += other.packed;
         self.compacted += other.compacted;
+        self.lagged += other.lagged;
         self.parts = self.parts.max(other.parts);
         self.trace = self.trace.rotate_left(5) ^ other.trace;
     }
@@ -397,11 +400,7 @@ impl World {
             }
             Err(error) => return broken(Kind::Other, format!("compacting failed: {error}")),
         }
-        self.settle_oldest()?;
-        if self.subscription.as_ref().is_some_and(|(_, next)| *next < self.oldest) {
-            self.subscription = None;
-        }
-        Ok(())
+        self.settle_oldest()
     }
 
     /// Learns what became of a compaction that failed.
@@ -492,6 +491,21 @@ impl World {
                     next += 1;
                 }
                 Ok(None) | Err(JournalError::Poisoned { .. }) => break,
+                // What came next was cut away.
+                Err(JournalError::Lagged { at, oldest })
+                    if at == next && oldest == self.oldest && next < oldest =>
+                {
+                    match subscription.skip_to_oldest() {
+                        Ok(missed) if next + missed == oldest => next = oldest,
+                        skipped => {
+                            return broken(
+                                Kind::Other,
+                                format!("it skips from {next}: {skipped:?}"),
+                            );
+                        }
+                    }
+                    self.figures.lagged += 1;
+                }
                 Err(_) if self.unreadable() => return Ok(()),
                 Err(error) => return broken(Kind::Other, format!("a subscriber sees: {error}")),
             }
