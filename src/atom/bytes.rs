@@ -64,6 +64,46 @@ impl Visitor<'_> for Whole {
     }
 }
 
+/// Bytes that are shared, and may not be there: a list of numbers in JSON, in the journal at once.
+pub(crate) mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Whole;
+
+    type Shared = Option<Arc<[u8]>>;
+
+    struct AtOnce<T>(T);
+
+    impl Serialize for AtOnce<&[u8]> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(self.0)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for AtOnce<Vec<u8>> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_byte_buf(Whole).map(Self)
+        }
+    }
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &Shared, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() {
+            return bytes.serialize(s);
+        }
+        bytes.as_deref().map(AtOnce).serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Shared, D::Error> {
+        if d.is_human_readable() {
+            return Shared::deserialize(d);
+        }
+        let bytes: Option<AtOnce<Vec<u8>>> = Option::deserialize(d)?;
+        Ok(bytes.map(|bytes| bytes.0.into()))
+    }
+}
+
 /// What is shown in place of a hidden value.
 pub(crate) const HIDDEN: &str = "***";
 

@@ -27,6 +27,7 @@ pub(crate) struct Known {
     /// What a person should know beside the reason: the failing path, the signal's sender.
     pub(crate) detail: Option<Arc<str>>,
     /// What its driver needs to recognise the run in a later life of the host; only the driver reads it.
+    #[serde(with = "crate::atom::bytes::shared")]
     pub(crate) handle: Option<Arc<[u8]>>,
     pub(crate) usage: Option<Usage>,
     pub(crate) left_behind: Option<Arc<LeftBehind>>,

@@ -1,6 +1,6 @@
 //! Atoms: supervised units, what they are asked to be and what is known of them.
 
-mod bytes;
+pub(crate) mod bytes;
 mod id;
 mod json;
 mod known;

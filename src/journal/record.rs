@@ -85,6 +85,7 @@ pub struct Note {
     /// What a person should know.
     pub detail: Option<Arc<str>>,
     /// What the driver needs to recognise the run later.
+    #[serde(with = "crate::atom::bytes::shared")]
     pub handle: Option<Arc<[u8]>>,
     /// What the atom used.
     pub usage: Option<Usage>,

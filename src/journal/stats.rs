@@ -218,8 +218,9 @@ fn written(file: &dyn StoredFile, length: u64) -> std::io::Result<u64> {
         let start = end.saturating_sub(piece.len() as u64);
         let wanted = &mut piece[..(end - start) as usize];
         let read = file.read_at(wanted, start)?;
-        if let Some(last) = wanted[..read].iter().rposition(|byte| *byte != 0) {
-            return Ok(start + last as u64 + 1);
+        let used = segment::used(&wanted[..read]);
+        if used > 0 {
+            return Ok(start + used as u64);
         }
         end = start;
     }

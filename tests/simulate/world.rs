@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use caesium::atom::{AtomId, AtomSpec, PlannedRetry};
 use caesium::journal::storage::{Call, Crash, Keep, MemoryStorage};
 use caesium::journal::{
-    Creation, Fact, Journal, JournalError, JournalOptions, Note, Retention, Subscription, Ticket,
-    View,
+    Creation, Fact, History, Journal, JournalError, JournalOptions, Note, Retention, Subscription,
+    Ticket, View,
 };
 use caesium::lifecycle::{
     Ending, Event, Evidence, Reason, State, StopCause, StopOrder, WaitStatus,
@@ -364,7 +364,7 @@ impl World {
         match self.journal().pack() {
             Ok(()) => {
                 self.figures.packed += 1;
-                let parts = self.journal().stats().map_or(0, |stats| stats.parts as u64);
+                let parts = self.history.parts().map_or(0, |parts| parts.len() as u64);
                 self.figures.parts = self.figures.parts.max(parts);
             }
             Err(_) if self.troubled => {}
@@ -640,10 +640,11 @@ impl World {
                 let what = format!("left out: {left_out:?}, reported: {reported:?}");
                 return broken(Kind::Other, what);
             }
-            if recovery.atoms != self.folded()?.len() {
+            let folded = self.folded()?;
+            if recovery.atoms != folded.len() {
                 return broken(Kind::Other, "the recovery counts other atoms");
             }
-            if self.journal().with_view(View::clone) != self.folded()? {
+            if !self.journal().with_view(|view| *view == folded) {
                 return broken(Kind::Other, "the view is not what the events give");
             }
             self.settle_oldest()?;

@@ -118,7 +118,36 @@ struct Inode {
     /// What is on the disk.
     durable: Vec<u8>,
     /// What was written and not synced, in order.
-    unsynced: Vec<(u64, Vec<u8>)>,
+    unsynced: Vec<(u64, Written)>,
+}
+
+/// What was written: zeros need no copy.
+#[derive(Debug, Clone)]
+enum Written {
+    Bytes(Vec<u8>),
+    Zeros(usize),
+}
+
+impl Written {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Zeros(length) => *length,
+        }
+    }
+
+    /// Puts some of it where it belongs.
+    fn put(&self, into: &mut Vec<u8>, offset: u64, some: std::ops::Range<usize>) {
+        let at = offset as usize + some.start;
+        let end = at + some.len();
+        if into.len() < end {
+            into.resize(end, 0);
+        }
+        match self {
+            Self::Bytes(bytes) => into[at..end].copy_from_slice(&bytes[some]),
+            Self::Zeros(_) => into[at..end].fill(0),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -256,20 +285,11 @@ impl MemoryStorage {
     }
 }
 
-/// Writes, and lets the file grow where it has to.
-fn put(bytes: &mut Vec<u8>, offset: u64, written: &[u8]) {
-    let (from, to) = (offset as usize, offset as usize + written.len());
-    if bytes.len() < to {
-        bytes.resize(to, 0);
-    }
-    bytes[from..to].copy_from_slice(written);
-}
-
 /// Writes those sectors that `kept` says yes to. A hole reads as zeros.
 fn put_sectors(
     bytes: &mut Vec<u8>,
     offset: u64,
-    written: &[u8],
+    written: &Written,
     sector: u64,
     mut kept: impl FnMut() -> bool,
 ) {
@@ -279,7 +299,7 @@ fn put_sectors(
         let sector_end = (position / sector + 1) * sector;
         let end = written.len().min(at + (sector_end - position) as usize);
         if kept() {
-            put(bytes, position, &written[at..end]);
+            written.put(bytes, offset, at..end);
         }
         at = end;
     }
@@ -341,10 +361,10 @@ impl Disk {
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no file {name}")))
     }
 
-    fn write(&mut self, inode: usize, bytes: &[u8], offset: u64) {
+    fn write(&mut self, inode: usize, written: Written, offset: u64) {
         let inode = &mut self.inodes[inode];
-        put(&mut inode.bytes, offset, bytes);
-        inode.unsynced.push((offset, bytes.to_vec()));
+        written.put(&mut inode.bytes, offset, 0..written.len());
+        inode.unsynced.push((offset, written));
     }
 }
 
@@ -424,7 +444,7 @@ impl StoredFile for MemoryFile {
         if disk.capacity.is_some_and(|capacity| disk.used() + len > capacity) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full"));
         }
-        disk.write(self.inode, &vec![0; len as usize], 0);
+        disk.write(self.inode, Written::Zeros(len as usize), 0);
         Ok(())
     }
 
@@ -442,11 +462,12 @@ impl StoredFile for MemoryFile {
         let mut disk = self.disk.lock();
         if let Err(error) = disk.call(Call::Write) {
             if !disk.is_off() {
-                disk.write(self.inode, &bytes[..bytes.len() / 2], offset);
+                let half = bytes[..bytes.len() / 2].to_vec();
+                disk.write(self.inode, Written::Bytes(half), offset);
             }
             return Err(error);
         }
-        disk.write(self.inode, bytes, offset);
+        disk.write(self.inode, Written::Bytes(bytes.to_vec()), offset);
         Ok(())
     }
 
@@ -460,7 +481,7 @@ impl StoredFile for MemoryFile {
         let inode = &mut disk.inodes[self.inode];
         for (offset, written) in std::mem::take(&mut inode.unsynced) {
             match called {
-                Ok(()) => put(&mut inode.durable, offset, &written),
+                Ok(()) => written.put(&mut inode.durable, offset, 0..written.len()),
                 Err(_) => put_sectors(&mut inode.durable, offset, &written, 512, || {
                     chance.next() & 1 == 0
                 }),

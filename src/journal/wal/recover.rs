@@ -214,7 +214,7 @@ impl<'a> Scan<'a> {
         loop {
             match frame::decode(self.rest()) {
                 Ok((header, payload)) => self.frame(header, payload)?,
-                Err(flaw) if self.rest().iter().all(|byte| *byte == 0) => {
+                Err(flaw) if segment::is_zero(self.rest()) => {
                     // Flaws of zeros need no telling apart.
                     let _ = flaw;
                     break;
@@ -334,7 +334,7 @@ impl<'a> Scan<'a> {
     /// Decides about bytes that are no frame: the torn last write of an unclean end, or damage.
     fn torn(&mut self, flaw: Flaw) -> Result<(), JournalError> {
         let rest = self.rest();
-        let used = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let used = segment::used(rest);
         let mut then_mark = None;
         if let Some((footer_crc, _)) = self.footer {
             // After a footer nothing is written before the mark is durable, so
@@ -404,7 +404,7 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 fn is_torn(expected: &[u8], actual: &[u8], offset: usize) -> bool {
     let Some(actual) = actual.get(..expected.len()) else { return false };
     let border = (SECTOR - offset % SECTOR).min(expected.len());
-    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let is_zero = segment::is_zero;
     let is_beginning = |expected: &[u8], actual: &[u8]| {
         let same = expected.iter().zip(actual).take_while(|(left, right)| left == right).count();
         is_zero(&actual[same..])

@@ -88,6 +88,20 @@ pub(crate) fn opened(seq: u64, footer_crc: u32) -> Vec<u8> {
     bytes
 }
 
+/// Whether all bytes are zeros, some at a time: most of a segment is.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<64>();
+    words.iter().all(|word| word.iter().fold(0, |all, byte| all | byte) == 0)
+        && rest.iter().all(|byte| *byte == 0)
+}
+
+/// How many bytes there are up to the last one that is not zero.
+pub(crate) fn used(bytes: &[u8]) -> usize {
+    let blank = 64 * bytes.rchunks_exact(64).take_while(|word| is_zero(word)).count();
+    let rest = &bytes[..bytes.len() - blank];
+    rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
 /// Where something is wrong: the one way damage is reported.
 #[derive(Debug, Clone)]
 pub(crate) struct Spot {
@@ -122,4 +136,22 @@ pub(crate) fn payload<T: serde::de::DeserializeOwned>(
     spot: impl FnOnce() -> Spot,
 ) -> Result<T, JournalError> {
     codec::decode(bytes).map_err(|problem| spot().damaged(problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_byte_that_is_not_zero_is_found_wherever_it_is() {
+        for length in [0, 1, 63, 64, 65, 200] {
+            let mut bytes = vec![0; length];
+            assert!(is_zero(&bytes) && used(&bytes) == 0);
+            for at in 0..length {
+                bytes[at] = 1;
+                assert!(!is_zero(&bytes) && used(&bytes) == at + 1, "{at} of {length}");
+                bytes[at] = 0;
+            }
+        }
+    }
 }
