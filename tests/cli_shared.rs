@@ -93,7 +93,7 @@ fn output_and_signals_pass_through_the_holder() {
     let done = place.sh(&["--log-max", "64K"], "seq 1 200000; echo end >&2");
     assert_eq!((done.status, done.err.as_str()), (0, "end\n"));
     assert!(done.out == all, "{} of {} bytes", done.out.len(), all.len());
-    let script = "trap 'echo asked' TERM; echo ready; while :; do sleep 1000; done";
+    let script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.02; done";
     let mut second = place.begin(&["--grace", "1h", "--name", "second"], script);
     second.signal(Signal::TERM);
     assert_eq!(second.line(), "asked\n");
