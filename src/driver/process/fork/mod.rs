@@ -33,5 +33,5 @@ pub(super) use reaping::{Heard, Reaping, fork_under_reaper};
 pub(super) use wait::{
     Woken, block_signals, close_from, each_child, lists_children, wait_for_child,
 };
-pub(super) use waiting::{Waiting, fork};
+pub(super) use waiting::{Join, Waiting, fork};
 pub(super) use word::{Ended, Word};

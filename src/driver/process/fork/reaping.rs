@@ -12,7 +12,7 @@ use super::super::spawn::{Failure, Streams};
 use super::plan::Plan;
 use super::reaper::{self, Duty};
 use super::sys;
-use super::waiting::{Prepared, Waiting, no_fork, pair};
+use super::waiting::{Join, Prepared, Waiting, no_fork, pair};
 use super::word::{WORD_BYTES, Word};
 
 /// How long a reaper may take to fork the leader: it does nothing before that.
@@ -33,9 +33,9 @@ pub(in crate::driver::process) fn fork_under_reaper(
     record_at: usize,
     kill: bool,
 ) -> Result<(Waiting, Reaping, OwnedFd), Failure> {
-    let prepared = Prepared::new(plan, streams, &[], marker, executing_at)?;
+    let prepared = Prepared::new(plan, streams, &Join::default(), marker, executing_at)?;
     let (ours, theirs) = pair().map_err(no_fork)?;
-    let setup = prepared.setup(plan);
+    let setup = prepared.setup(plan, false);
     let duty = Duty {
         setup: &setup,
         channel: theirs.as_raw_fd(),
@@ -44,7 +44,7 @@ pub(in crate::driver::process) fn fork_under_reaper(
         kill,
     };
     // SAFETY: `reaper::run` makes system calls, on what was prepared above, and nothing else.
-    let (pid, pidfd) = unsafe { sys::fork(|| reaper::run(&duty)) }.map_err(no_fork)?;
+    let (pid, pidfd) = unsafe { sys::fork(None, || reaper::run(&duty)) }.map_err(no_fork)?;
     drop(theirs);
     let reaping = Reaping { pid, channel: ours };
     let deadline = Instant::now() + PATIENCE;

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, c_char};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 #[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
@@ -34,13 +34,17 @@ pub(super) fn check(result: impl Into<i64>) -> Result<i64, Errno> {
     if result < 0 { Err(errno()) } else { Ok(result) }
 }
 
-/// Forks this process, which may have threads; gives the child's pid and pidfd.
+/// Forks this process, which may have threads; gives the child's pid and pidfd. With `into`, the directory of a cgroup of
+/// version 2, the child is born there (Linux 5.7).
 ///
 /// # Safety
 ///
 /// `child` must not allocate, lock or panic: in a process with threads nobody gives the locks
 /// back that they held. It may call this module.
-pub(super) unsafe fn fork(child: impl FnOnce() -> Infallible) -> io::Result<(u32, OwnedFd)> {
+pub(super) unsafe fn fork(
+    into: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> Infallible,
+) -> io::Result<(u32, OwnedFd)> {
     let mut pidfd: libc::c_int = -1;
     // No handler of ours may run in the child before it has reset them all.
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
@@ -50,7 +54,10 @@ pub(super) unsafe fn fork(child: impl FnOnce() -> Infallible) -> io::Result<(u32
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
     }
-    let cloned = clone(libc::CLONE_PIDFD, &mut pidfd);
+    let cloned = match into {
+        Some(cgroup) => clone_into(cgroup, &mut pidfd),
+        None => clone(libc::CLONE_PIDFD, &mut pidfd),
+    };
     if cloned == Ok(0) {
         child();
     }
@@ -74,6 +81,23 @@ pub(super) fn clone(flags: libc::c_int, pidfd: &mut libc::c_int) -> Result<i32, 
     // SAFETY: without CLONE_VM and a stack of its own this is fork(2): the child has a copy of
     // everything. `pidfd` is valid for a write.
     let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, pidfd, 0_usize, 0_usize) };
+    check(pid).map(|pid| pid as i32)
+}
+
+/// As [`clone`] with a pidfd, in this cgroup.
+fn clone_into(cgroup: BorrowedFd<'_>, pidfd: &mut libc::c_int) -> Result<i32, Errno> {
+    // include/uapi/linux/sched.h; libc's constant has 32 bits.
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    let pidfd: *mut libc::c_int = pidfd;
+    // SAFETY: numbers, of which zero is none.
+    let mut args = unsafe { MaybeUninit::<libc::clone_args>::zeroed().assume_init() };
+    args.flags = libc::CLONE_PIDFD as u64 | INTO_CGROUP;
+    args.pidfd = pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = cgroup.as_raw_fd() as u64;
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: as in `clone`; the arguments are valid for a read of their size.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) };
     check(pid).map(|pid| pid as i32)
 }
 

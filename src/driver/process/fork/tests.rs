@@ -13,7 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::super::spawn::{Failure, Streams};
 use super::super::sys::{reap, wait_ended};
-use super::{Plan, Waiting, fork};
+use super::{Join, Plan, Waiting, fork};
 use crate::atom::{AtomId, AtomSpec, Limits, Resource};
 use crate::driver::Surroundings;
 use crate::lifecycle::{Reason, WaitStatus};
@@ -97,7 +97,7 @@ struct Ran {
     status: WaitStatus,
 }
 
-fn run_plan(plan: &Plan, join: &[&Path]) -> Ran {
+fn run_plan(plan: &Plan, join: &Join) -> Ran {
     let (streams, mut read) = captured();
     let mut waiting = fork(plan, streams, join, marker(), 67).unwrap();
     // It may already have failed, and gone.
@@ -110,7 +110,7 @@ fn run_plan(plan: &Plan, join: &[&Path]) -> Ran {
 
 /// What a script prints in an atom that was asked for like this.
 fn says(spec: &AtomSpec) -> String {
-    let ran = run_plan(&plan(spec).unwrap(), &[]);
+    let ran = run_plan(&plan(spec).unwrap(), &Join::default());
     assert!(ran.report.is_ok(), "{:?}", ran.report);
     assert_eq!(ran.status, WaitStatus::Exited { code: 0 }, "{}", ran.output);
     ran.output.trim_end().to_owned()
@@ -120,7 +120,7 @@ fn fails(spec: &AtomSpec, reason: Reason, said: &str) {
     let failure = match plan(spec) {
         Err(failure) => failure,
         Ok(plan) => {
-            let ran = run_plan(&plan, &[]);
+            let ran = run_plan(&plan, &Join::default());
             assert_eq!(ran.output, "", "{spec:?}");
             assert_eq!(ran.status, WaitStatus::Exited { code: 127 });
             ran.report.unwrap_err()
@@ -153,7 +153,7 @@ fn it_has_a_session_three_descriptors_and_the_environment_of_its_host() {
 fn every_signal_is_as_a_new_program_expects_it() {
     let grep = AtomSpec::command("grep").args(["-E", "Sig(Blk|Ign)", "/proc/self/status"]);
     let masks = |plan: &Plan| -> Vec<u64> {
-        let ran = run_plan(plan, &[]);
+        let ran = run_plan(plan, &Join::default());
         let hex = ran.output.lines().map(|line| line.split_whitespace().nth(1).unwrap());
         hex.map(|mask| u64::from_str_radix(mask, 16).unwrap()).collect()
     };
@@ -277,7 +277,7 @@ fn what_cannot_be_executed_says_why() {
     fails(&sh("echo ran").user("no-such-user-here"), Reason::BadUser, "no-such-user-here");
     fails(&sh("echo ran").group("no-such-group"), Reason::BadUser, "no-such-group");
     fails(&sh("echo ran").user("4294967295"), Reason::BadUser, "4294967295");
-    let join = [missing.as_path()];
+    let join = Join { files: vec![missing], unified: None };
     let ran = run_plan(&plan(&sh("echo ran")).unwrap(), &join);
     let failure = ran.report.unwrap_err();
     assert_eq!((failure.reason, ran.output.as_str()), (Reason::LimitUnsupported, ""));
@@ -322,9 +322,14 @@ fn joining_comes_before_rights_are_given_up() {
     if is_root() {
         spec = spec.user("nobody");
     }
-    let join: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    // No cgroup, so that nobody can be born there.
+    let unified = dir.path().to_path_buf();
+    let born = dir.path().join("cgroup.procs");
+    fs::write(&born, "").unwrap();
+    let join = Join { files: files.to_vec(), unified: Some(unified) };
     let ran = run_plan(&plan(&spec).unwrap(), &join);
     assert!(ran.report.is_ok(), "{:?}", ran.report);
+    assert_eq!(fs::read_to_string(born).unwrap(), "0");
     for file in &files {
         assert_eq!(fs::read_to_string(file).unwrap(), "0");
     }
@@ -335,7 +340,7 @@ fn without_a_go_nothing_is_executed() {
     let dir = tempfile::tempdir().unwrap();
     let mark = dir.path().join("mark");
     let plan = plan(&AtomSpec::command("touch").arg(&mark)).unwrap();
-    let begin = || fork(&plan, captured().0, &[], marker(), 67).unwrap();
+    let begin = || fork(&plan, captured().0, &Join::default(), marker(), 67).unwrap();
     // Dropped, which is what the death of the keeper looks like, before it is ready or after.
     for ready in [false, true] {
         let waiting = begin();
@@ -401,13 +406,13 @@ fn two_hundred_forks_leave_no_descriptor_and_no_zombie() {
     let before = possessions();
     for round in 0..200 {
         let plan = if round % 2 == 0 { &executed } else { &failing };
-        let ran = run_plan(plan, &[]);
+        let ran = run_plan(plan, &Join::default());
         assert_eq!(ran.report.is_ok(), round % 2 == 0);
     }
     assert_eq!(possessions(), before);
     // While it waits, an atom costs two descriptors, its pidfd and its socket.
     let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
-    let waiting = fork(&executed, streams, &[], marker(), 67).unwrap();
+    let waiting = fork(&executed, streams, &Join::default(), marker(), 67).unwrap();
     assert_eq!(possessions(), (before.0 + 2, before.1 + 1));
     status(&let_go(waiting));
     assert_eq!(possessions(), before);

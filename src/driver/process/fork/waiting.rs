@@ -1,10 +1,11 @@
 //! A child that is set up and waits.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::net::{
@@ -91,8 +92,25 @@ impl Waiting {
     }
 }
 
-/// Forks a child for `plan`. It writes itself into the files `join` (each a `cgroup.procs`), in
-/// order, before it gives up any right. `marker` is the atom's marker file, open for reading and writing: in its
+/// The cgroups that a child is to be in.
+#[derive(Debug, Default)]
+pub(in crate::driver::process) struct Join {
+    /// Files that it writes itself into, in order, before it gives up any right.
+    pub(in crate::driver::process) files: Vec<PathBuf>,
+    /// A cgroup of version 2. It is born there: a process that moves holds up every fork of the machine, and
+    /// that takes milliseconds. Where that is refused it writes itself into `cgroup.procs`.
+    pub(in crate::driver::process) unified: Option<PathBuf>,
+}
+
+impl Join {
+    /// All that it may have to write itself into, what it may be born in last.
+    fn all(&self) -> impl Iterator<Item = PathBuf> {
+        let unified = self.unified.iter().map(|dir| dir.join("cgroup.procs"));
+        self.files.iter().cloned().chain(unified)
+    }
+}
+
+/// Forks a child for `plan`, which joins its cgroups. `marker` is the atom's marker file, open for reading and writing: in its
 /// byte `executing_at` the child says that it has its go and executes the program.
 ///
 /// # Errors
@@ -101,14 +119,26 @@ impl Waiting {
 pub(in crate::driver::process) fn fork(
     plan: &Plan,
     streams: Streams,
-    join: &[&Path],
+    join: &Join,
     marker: OwnedFd,
     executing_at: usize,
 ) -> Result<Waiting, Failure> {
     let prepared = Prepared::new(plan, streams, join, marker, executing_at)?;
-    let setup = prepared.setup(plan);
-    // SAFETY: `run` makes system calls, on what was prepared above, and nothing else.
-    let (pid, pidfd) = unsafe { sys::fork(|| run(&setup)) }.map_err(no_fork)?;
+    let born = join.unified.as_ref().and_then(|dir| {
+        let dir = File::open(dir).ok()?;
+        let setup = prepared.setup(plan, true);
+        // SAFETY: `run` makes system calls, on what was prepared above, and nothing else.
+        unsafe { sys::fork(Some(dir.as_fd()), || run(&setup)) }.ok()
+    });
+    let (pid, pidfd) = match born {
+        Some(child) => child,
+        // An older kernel, a sandbox, or there are no processes: then this says so.
+        None => {
+            let setup = prepared.setup(plan, false);
+            // SAFETY: as above.
+            unsafe { sys::fork(None, || run(&setup)) }.map_err(no_fork)?
+        }
+    };
     Ok(prepared.waiting(plan, pid, pidfd))
 }
 
@@ -128,7 +158,7 @@ impl Prepared {
     pub(super) fn new(
         plan: &Plan,
         streams: Streams,
-        join: &[&Path],
+        join: &Join,
         marker: OwnedFd,
         executing_at: usize,
     ) -> Result<Self, Failure> {
@@ -140,7 +170,7 @@ impl Prepared {
         };
         let (ours, theirs) = pair().map_err(no)?;
         let Streams { stdin, stdout, stderr } = streams;
-        let joins = join.iter().map(|path| CString::new(path.as_os_str().as_bytes()));
+        let joins = join.all().map(|path| CString::new(path.into_os_string().into_vec()));
         Ok(Self {
             streams: [
                 sys::above_stdio(stdin).map_err(no)?,
@@ -150,21 +180,23 @@ impl Prepared {
             ours,
             theirs,
             joins: joins.collect::<Result<_, _>>().map_err(|error| no(error.into()))?,
-            joined: join.iter().map(|path| path.display().to_string()).collect(),
+            joined: join.all().map(|path| path.display().to_string()).collect(),
             marker: sys::above_stdio(marker).map_err(no)?,
             executing_at,
             highest: if sys::needs_highest() { sys::highest_fd() } else { 0 },
         })
     }
 
-    pub(super) fn setup<'a>(&'a self, plan: &'a Plan) -> Setup<'a> {
+    /// For a child that is `born` in the last of what it is to join, or is not.
+    pub(super) fn setup<'a>(&'a self, plan: &'a Plan, born: bool) -> Setup<'a> {
+        let joins = self.joins.len() - usize::from(born);
         Setup {
             plan,
             argv: Pointers::new(plan.argv.iter().map(CString::as_c_str)),
             envp: Pointers::new(plan.envp.iter().map(CString::as_c_str)),
             streams: [0, 1, 2].map(|index: usize| self.streams[index].as_raw_fd()),
             channel: self.theirs.as_raw_fd(),
-            joins: &self.joins,
+            joins: &self.joins[..joins],
             marker: self.marker.as_raw_fd(),
             executing_at: self.executing_at,
             highest: self.highest,

@@ -8,7 +8,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::pidfd_send_signal;
@@ -102,8 +101,7 @@ impl Monitor {
         let identified = match &group {
             None if self.can_reap() => fork_reaped(&plan, order, streams, dir, place),
             group => {
-                let files = group.as_ref().map(Group::join_files).unwrap_or_default();
-                let join: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
+                let join = group.as_ref().map(Group::join).unwrap_or_default();
                 marker_file(dir).and_then(|marker| {
                     let waiting = fork(&plan, streams, &join, marker, EXECUTING)?;
                     let identity = identify(waiting.pid, &waiting.pidfd, place)?;

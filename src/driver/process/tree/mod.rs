@@ -3,7 +3,7 @@
 //! ```text
 //!  Cgroups::find   which hierarchies can be used here, by trying
 //!     └ create ──▶ Group     <own cgroup>/caesium-<store>/<atom>, in each of them
-//!                    │ join_files   what the child writes "0" into before it executes
+//!                    │ join         where the child is born, and what it writes itself into before it executes
 //!                    │ kill · signal · wait_empty · emptied_fd
 //!                    │ oom · usage
 //!                    └ remove
