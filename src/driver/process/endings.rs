@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 
 use super::clearing::{Remains, Then, discard};
+use super::dir::AtomDir;
 use super::exit::Ended;
 use super::leftovers::leave_nothing_marked;
 use super::monitor::Monitor;
 use super::signal::Leader;
 use super::timers::TimerKind;
+use super::tree::Group;
 use super::watched::{Phase, Watched};
 use crate::atom::AtomId;
 use crate::crash;
@@ -119,7 +121,7 @@ impl Monitor {
         crash::point("keeper/has-cleared");
         let (dir, removing) = (watched.dir.clone(), watched.removing);
         if let Some(group) = watched.take_empty_group() {
-            discard(group, &dir);
+            self.untidy.push(Untidy::Group(group, dir.clone()));
         }
         if !removing {
             self.emit_ending(&dir, observation);
@@ -157,7 +159,17 @@ impl Monitor {
         if watched.removing {
             self.removed(watched.atom);
         } else {
-            watched.dir.remove_fifos();
+            self.untidy.push(Untidy::Fifos(watched.dir));
+        }
+    }
+
+    /// Puts away what could wait until the endings of this turn were told.
+    pub(super) fn tidy_up(&mut self) {
+        for what in self.untidy.drain(..) {
+            match what {
+                Untidy::Group(group, dir) => discard(group, &dir),
+                Untidy::Fifos(dir) => dir.remove_fifos(),
+            }
         }
     }
 
@@ -197,6 +209,15 @@ impl Monitor {
             },
         }
     }
+}
+
+/// What an atom that has ended does not need any more. Nobody waits for it to go.
+#[derive(Debug)]
+pub(super) enum Untidy {
+    /// Its cgroup, in which nothing runs.
+    Group(Group, AtomDir),
+    /// Its FIFOs.
+    Fifos(AtomDir),
 }
 
 /// How an atom ended, as far as anybody tells; and after what time to ask again, where nobody will say that there is an answer.

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::clearing::Clearing;
 use super::context::Context;
 use super::dir::AtomDir;
+use super::endings::Untidy;
 use super::keeper::{Guards, Link};
 use super::log::{HEADER, MAX_PAYLOAD, Turn};
 use super::mailbox::Message;
@@ -66,6 +67,8 @@ pub(super) struct Monitor {
     /// Atoms that were stopped before the order to start them came.
     pub(super) withdrawn: HashSet<AtomId>,
     pub(super) buffer: Vec<u8>,
+    /// What of this turn's endings is to be put away.
+    pub(super) untidy: Vec<Untidy>,
     pub(super) closing: bool,
 }
 
@@ -173,6 +176,7 @@ impl Monitor {
             timers: Timers::default(),
             withdrawn: HashSet::new(),
             buffer: vec![0; HEADER + MAX_PAYLOAD],
+            untidy: Vec::new(),
             closing: false,
         })
     }
@@ -195,6 +199,7 @@ impl Monitor {
             }
             self.fire_timers();
             self.end_turn();
+            self.tidy_up();
         }
         self.leave_cgroups();
     }

@@ -34,6 +34,8 @@ pub(super) struct Watched {
     pub(super) pump: Option<Pump>,
     /// While its program is still being executed, nothing of it was carried out.
     pub(super) ladder: Option<Ladder>,
+    /// Nothing was in its cgroup when its leader had ended, so that nothing will be.
+    pub(super) emptied: bool,
     /// What its leader has left behind.
     pub(super) left: Option<LeftBehind>,
     /// It is being removed: its ending is no news.
@@ -101,6 +103,7 @@ impl Watched {
             began: Instant::now(),
             pump,
             ladder: None,
+            emptied: false,
             left: None,
             removing: false,
         }
@@ -163,7 +166,9 @@ impl Watched {
         // A placeholder for two lines; nothing is told in between.
         let phase = std::mem::replace(&mut self.phase, Phase::Lingering { until: Instant::now() });
         let Phase::Running(leader) = phase else { return };
-        if let Some(left) = self.group.as_ref().map(Group::named_members)
+        self.emptied = self.group.as_ref().is_some_and(|group| group.is_empty().unwrap_or(false));
+        if !self.emptied
+            && let Some(left) = self.group.as_ref().map(Group::named_members)
             && !left.is_empty()
         {
             self.left = Some(LeftBehind::new(kill, left));
@@ -176,7 +181,7 @@ impl Watched {
 
     /// Takes its cgroup out, if something may be in it that is to be ended.
     pub(super) fn take_occupied_group(&mut self) -> Option<Group> {
-        if !self.kills_leftovers() {
+        if self.emptied || !self.kills_leftovers() {
             return None;
         }
         self.group.take_if(|group| !group.is_empty().unwrap_or(false))
@@ -184,7 +189,8 @@ impl Watched {
 
     /// Takes its cgroup out if nobody is in it; whoever was left there in keeping with its policy keeps it.
     pub(super) fn take_empty_group(&mut self) -> Option<Group> {
-        self.group.take().filter(|group| group.is_empty().unwrap_or(false))
+        let emptied = self.emptied;
+        self.group.take().filter(|group| emptied || group.is_empty().unwrap_or(false))
     }
 
     /// What its cgroup tells of its end, beside what the kernel reported.

@@ -31,7 +31,7 @@ mod word;
 pub(super) use plan::Plan;
 pub(super) use reaping::{Heard, Reaping, fork_under_reaper};
 pub(super) use wait::{
-    Woken, block_signals, close_from, each_child, lists_children, wait_for_child,
+    Woken, block_signals, close_from, each_child, lists_children, wait_for_child, wait_for_term,
 };
 pub(super) use waiting::{Join, Waiting, fork};
 pub(super) use word::{Ended, Word};

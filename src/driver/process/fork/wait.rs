@@ -131,12 +131,18 @@ pub(super) fn kill(pid: u32) {
 
 /// Waits until a child has ended, or somebody wants an end; at most so many milliseconds.
 pub(super) fn signal(millis: Option<u64>) -> Woken {
+    wait_for(&[libc::SIGCHLD, libc::SIGTERM], millis)
+}
+
+/// Waits for one of these signals, which have to be blocked; at most so many milliseconds.
+fn wait_for(signals: &[libc::c_int], millis: Option<u64>) -> Woken {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the first call makes the set a valid one, the others take a valid set.
     let set = unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
         set.assume_init()
     };
     let time = millis.map(|millis| libc::timespec {
@@ -153,9 +159,16 @@ pub(super) fn signal(millis: Option<u64>) -> Woken {
 
 /// Waits until a child has ended, at most so long; for ever without a time. SIGCHLD has to be blocked.
 pub(in crate::driver::process) fn wait_for_child(time: Option<Duration>) -> Woken {
-    let millis =
-        time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_add(1));
-    signal(millis)
+    signal(time.map(millis_of))
+}
+
+/// Waits for SIGTERM, which has to be blocked, for at most so long; whether it came.
+pub(in crate::driver::process) fn wait_for_term(time: Duration) -> bool {
+    wait_for(&[libc::SIGTERM], Some(millis_of(time))) == Woken::ByTerm
+}
+
+fn millis_of(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// No signal that can be blocked is delivered to this process from here on.

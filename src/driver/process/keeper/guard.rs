@@ -22,7 +22,7 @@ use rustix::process::{
 };
 
 use crate::driver::process::fork::{
-    Woken, block_signals, close_from, each_child, lists_children, wait_for_child,
+    Woken, block_signals, close_from, each_child, lists_children, wait_for_child, wait_for_term,
 };
 use crate::driver::process::identity::{Identity, Place, ProcStat};
 use crate::driver::process::sys;
@@ -42,6 +42,9 @@ const FILE: &str = "keeper.guards";
 
 /// How many endings are kept for it.
 const MOST_HELD: usize = 1024;
+
+/// How many times as long as a look at its children the guard waits before the next one.
+const LOOKING: u32 = 10;
 
 /// Goes on in a child of this process, which stays behind as its guard.
 ///
@@ -92,6 +95,7 @@ fn guard(keeper: u32, atoms: &Path) {
     let mut pipes: Option<Pipes> = None;
     let mut keeper = Some(keeper);
     loop {
+        let looked = Instant::now();
         let mut left = 0_usize;
         let mut seen = Vec::new();
         each_child(|pid| seen.push(pid));
@@ -125,7 +129,13 @@ fn guard(keeper: u32, atoms: &Path) {
         let next = held.values().min().map(|since| limit.saturating_sub(since.elapsed()));
         let pipes_next = pipes.as_ref().map(|pipes| HELD.saturating_sub(pipes.since.elapsed()));
         let next = next.into_iter().chain(pipes_next).min();
-        if wait_for_child(next) == Woken::ByTerm {
+        let looking = looked.elapsed();
+        let term = match wait_for_child(next) {
+            Woken::ByTerm => true,
+            // When thousands end, one look is for many of them.
+            Woken::ByChild => wait_for_term(LOOKING * looking),
+        };
+        if term {
             // What is there was read.
             held.drain().for_each(|(pid, _)| sys::reap_child(pid));
             limit = HELD_WHILE_WATCHED;
