@@ -1,6 +1,13 @@
 //! Groups are made, found again, and leave nothing.
 
+use std::os::fd::AsFd;
+
 use super::*;
+use crate::atom::AtomSpec;
+use crate::driver::Surroundings;
+use crate::driver::process::fork::{Plan, fork};
+use crate::driver::process::spawn::Streams;
+use crate::driver::process::sys::{reap, wait_ended};
 use crate::driver::process::tree::store_group::StoreGroup;
 
 #[test]
@@ -103,4 +110,33 @@ fn a_group_costs_a_descriptor_only_when_it_is_watched() {
     assert_eq!(open(), 1);
     group.remove().unwrap();
     cgroups.remove_store_group();
+}
+
+#[test]
+fn a_child_is_in_its_groups_before_it_has_its_go() {
+    let name = store_name();
+    let Some(cgroups) = cgroups(Way::Found, &name) else { return };
+    let group = cgroups.create(AtomId::new(), &Limits::default()).unwrap();
+    let around = Surroundings::new([], "/", None);
+    let plan = Plan::new(group.atom(), &AtomSpec::command("/bin/true"), &around).unwrap();
+    let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap().into();
+    let marker = tempfile::tempfile().unwrap();
+    marker.set_len(4096).unwrap();
+    let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
+    let waiting = fork(&plan, streams, &group.join(), marker.into(), 75).unwrap();
+    // It is set up when it has said so.
+    let channel = waiting.channel();
+    let mut fds = [PollFd::new(&channel, PollFlags::IN)];
+    poll(&mut fds, None).unwrap();
+    let about = fs::read_to_string(format!("/proc/{}/cgroup", waiting.pid)).unwrap();
+    for node in group.nodes() {
+        assert!(node.hierarchy.contains(&node.dir, &about), "{} in {about}", node.dir.display());
+    }
+    let pidfd = waiting.into_pidfd();
+    assert!(wait_ended(&pidfd, soon()), "without its go it ends");
+    reap(pidfd.as_fd()).unwrap();
+    assert!(group.wait_empty(soon()));
+    group.remove().unwrap();
+    cgroups.remove_store_group();
+    assert_eq!(traces(&name), NOWHERE);
 }
