@@ -9,6 +9,6 @@ pub enum Durability {
     /// What is acknowledged is written, and on disk at the latest after this
     /// time: it survives the end of the host, and a power cut takes the last events.
     Batched(std::time::Duration),
-    /// Nothing is written. For tests.
+    /// Nothing is written: an engine needs a directory that is not a store yet, or none. For tests.
     Memory,
 }

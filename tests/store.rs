@@ -21,8 +21,8 @@ use caesium::journal::JournalError;
 use caesium::lifecycle::Reason;
 use caesium::log::{LogQuery, LogSource};
 use caesium::{
-    Atom, AtomId, AtomSpec, Engine, EngineOptions, Error, JournaledEngine, OnClose, Outcome, State,
-    Timestamp,
+    Atom, AtomId, AtomSpec, Durability, Engine, EngineOptions, Error, JournaledEngine, OnClose,
+    Outcome, State, Timestamp,
 };
 use tempfile::TempDir;
 
@@ -105,6 +105,21 @@ mod what_is_refused {
         symlink(dir.path().join("nowhere"), &link).unwrap();
         assert_refused(&link, "symbolic link");
         assert!(!dir.path().join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_store_by_an_engine_that_would_not_write_to_it() {
+        let dir = temp();
+        let path = dir.path().join("store");
+        let id = store(&path);
+        let before = contents(&path);
+        let refused = options()
+            .durability(Durability::Memory)
+            .open_with(&path, |_| Ok(MemoryDriver::new(World::new())))
+            .unwrap_err();
+        assert!(refused.to_string().contains("Durability::Memory"), "{refused}");
+        assert_eq!(contents(&path), before);
+        assert_eq!(open(&path).unwrap().get(&id.into()).unwrap().exit_code(), Some(3));
     }
 
     #[test]

@@ -209,6 +209,13 @@ impl EngineOptions {
     ) -> Result<JournaledEngine<D>, Error> {
         let mut journal = self.journal;
         journal.must_exist = store.existed();
+        if journal.must_exist && journal.durability == Durability::Memory {
+            // Atoms that it knows would be strangers to a journal that begins with nothing.
+            return Err(Error::StoreRefused {
+                path: store.path().to_owned(),
+                problem: "it is there already: Durability::Memory writes nothing, and needs a new directory".into(),
+            });
+        }
         let (journal, recovery) = Journal::open_dir(store.path(), journal)?;
         let driver = driver(DriverHome { dir: &store.atoms_dir(), copied: store.copied() })?;
         let conduct = Conduct { serve, ..self.conduct };
