@@ -64,6 +64,7 @@ mod socket;
 mod store;
 mod text;
 mod time;
+mod trace;
 mod wakers;
 
 pub use atom::{Atom, AtomId, AtomSpec, LABEL, Leftovers};

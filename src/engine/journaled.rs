@@ -24,6 +24,7 @@ use crate::driver::DriverError;
 use crate::journal::{Compacted, Journal, JournalOptions, Recovery, Retention, Stats, Verified};
 use crate::lane::Lane;
 use crate::store::Store;
+use crate::trace;
 use crate::wakers::block_on;
 
 /// An engine that journals everything, over any [`Driver`].
@@ -124,7 +125,9 @@ impl<D: Driver> JournaledEngine<D> {
             store: Mutex::new(store),
             pid: std::process::id(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let engine = Self { inner: Arc::new(inner) };
+        trace::opened(engine.inner.store.lock().as_ref().map(Store::path), engine.recovery());
+        Ok(engine)
     }
 
     /// What opening the store found.
@@ -166,6 +169,7 @@ impl<D: Driver> Inner<D> {
                 }
             }
         };
+        let _span = trace::shutdown(policy).entered();
         let over = Over(self);
         let living = self.core.admit_no_more();
         let stopped = match policy {
@@ -184,7 +188,9 @@ impl<D: Driver> Inner<D> {
         self.core.reads.close();
         *self.store.lock() = None;
         drop(over);
-        stopped.and(Ok(closed?))
+        let result = stopped.and(closed.map_err(Error::from));
+        trace::closed(policy, result.as_ref().err());
+        result
     }
 
     /// Somebody else closes it already: this waits for that, and can only make it harsher.
@@ -272,30 +278,36 @@ impl<D: Driver> Engine for JournaledEngine<D> {
     }
 
     fn create(&self, request: CreateRequest) -> Result<Atom, Error> {
+        let _span = trace::create(&request).entered();
         let (created, _unfollowed) = self.inner.core.create(request, false)?;
         block_on(created)
     }
 
     fn create_followed(&self, request: CreateRequest) -> Result<(Atom, Logs), Error> {
+        let _span = trace::create(&request).entered();
         let (created, logs) = self.inner.core.create(request, true)?;
         let atom = block_on(created)?;
         logs.map(|logs| (atom, logs)).ok_or(Error::Closed)
     }
 
     fn create_many(&self, requests: Vec<CreateRequest>) -> Result<Vec<Result<Atom, Error>>, Error> {
+        let _span = trace::create_many(&requests).entered();
         block_on(self.inner.core.create_many(requests))
     }
 
     fn wait(&self, request: &WaitRequest) -> Result<Atom, Error> {
+        let _span = trace::wait(&[request.id], true, request.timeout).entered();
         self.inner.core.wait_for(self.inner.core.wait(request.id), &[request.id], request.timeout)
     }
 
     fn wait_any(&self, request: &WaitManyRequest) -> Result<Atom, Error> {
+        let _span = trace::wait(&request.ids, false, request.timeout).entered();
         let first = self.inner.core.wait_any(request.ids.clone());
         self.inner.core.wait_for(first, &request.ids, request.timeout)
     }
 
     fn wait_all(&self, request: &WaitManyRequest) -> Result<Vec<Atom>, Error> {
+        let _span = trace::wait(&request.ids, true, request.timeout).entered();
         let all = self.inner.core.wait_all(request.ids.clone());
         self.inner.core.wait_for(all, &request.ids, request.timeout)
     }
@@ -313,14 +325,17 @@ impl<D: Driver> Engine for JournaledEngine<D> {
     }
 
     fn stop(&self, request: &StopRequest) -> Result<Atom, Error> {
+        let _span = trace::stop(&[*request]).entered();
         block_on(self.inner.core.stop(request)?)
     }
 
     fn stop_many(&self, requests: &[StopRequest]) -> Result<Vec<Result<Atom, Error>>, Error> {
+        let _span = trace::stop(requests).entered();
         block_on(self.inner.core.stop_many(requests)?)
     }
 
     fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
+        let _span = trace::delete(request).entered();
         let core = &self.inner.core;
         if request.force && core.get(&request.id.into())?.state().is_live() {
             block_on(core.stop(&StopRequest::from(request.id).force())?)?;
@@ -353,10 +368,12 @@ impl<D: Driver> Engine for JournaledEngine<D> {
     }
 
     fn verify(&self) -> Result<Verified, Error> {
+        let _span = trace::verify().entered();
         self.inner.core.verify()
     }
 
     fn compact(&self, retention: &Retention) -> Result<Compacted, Error> {
+        let _span = trace::compact(retention).entered();
         self.inner.core.compact(retention)
     }
 

@@ -10,6 +10,7 @@ use crate::driver::process::{OnDeath, Supervision};
 use crate::driver::{Driver, DriverError};
 use crate::journal::{Journal, JournalOptions, Retention};
 use crate::store::Store;
+use crate::trace;
 
 /// What becomes of living atoms when their engine is closed.
 ///
@@ -177,6 +178,7 @@ impl EngineOptions {
         path: impl AsRef<Path>,
         driver: impl FnOnce(DriverHome<'_>) -> Result<D, DriverError>,
     ) -> Result<JournaledEngine<D>, Error> {
+        let _span = trace::open(path.as_ref()).entered();
         let serve = self.serve.unwrap_or(false);
         let otherwise = || Ok(None::<std::convert::Infallible>);
         match Store::open_or(path.as_ref(), self.lock_wait, otherwise)? {
@@ -194,6 +196,7 @@ impl EngineOptions {
         driver: impl FnOnce(DriverHome<'_>) -> Result<D, DriverError>,
         connect: impl FnMut() -> Result<Option<T>, Error>,
     ) -> Result<Result<JournaledEngine<D>, T>, Error> {
+        let _span = trace::open(path).entered();
         let serve = self.serve.unwrap_or(true);
         match Store::open_or(path, self.lock_wait, connect)? {
             Ok(store) => self.assemble(store, serve, driver).map(Ok),

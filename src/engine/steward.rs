@@ -15,6 +15,7 @@ use crate::driver::{Command, Driver, DriverError, Observation, Order, Remembered
 use crate::journal::{Fact, JournalError, Note, Ticket};
 use crate::lifecycle::{Ending, Event, EventKind, Reason, State, StopOrder, Verdict, can, decide};
 use crate::time::{Timestamp, now};
+use crate::trace;
 
 /// How long a retry waits at the least that could not be made when it was due.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
@@ -165,7 +166,7 @@ impl<D: Driver> Work<D> {
                 }
             }
             Observation::Seen { atom, sighting } => match sighting {
-                Sighting::Adopted => tracing::info!(%atom, "adopted a running atom"),
+                Sighting::Adopted => trace::adopted(atom),
                 Sighting::AsRemembered | Sighting::Changed => {}
             },
             Observation::Synced { token: _ } => {
@@ -213,12 +214,7 @@ impl<D: Driver> Work<D> {
     /// What follows from the state that an event led to.
     fn follow_up(&mut self, atom: &Atom) {
         match atom.state() {
-            State::Invalid => {
-                let (id, reason, detail) = (atom.id(), atom.reason(), atom.detail());
-                tracing::error!(atom = %id, ?reason, detail, "an atom is invalid: the outside contradicts the journal");
-                self.settle(atom.id());
-            }
-            State::Stopped => self.settle(atom.id()),
+            State::Stopped | State::Invalid => self.settle(atom.id()),
             State::Created
             | State::Running
             | State::Stopping
@@ -328,7 +324,7 @@ impl<D: Driver> Work<D> {
             // It stays planned, for the next engine.
             Err(Error::Closed) => {}
             Err(error @ Error::Driver(_)) => {
-                tracing::warn!(atom = %atom.id(), %error, "a retry has to wait");
+                trace::retry_delayed(atom.id(), &error);
                 let backoff = atom.spec().get_retry().backoff.delay(atom.attempt(), 0);
                 self.schedule(now().saturating_add(backoff.max(LEAST_WAIT)), atom.id());
             }

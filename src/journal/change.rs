@@ -18,6 +18,7 @@ use crate::Durability;
 use crate::atom::{Atom, AtomId};
 use crate::lifecycle::{Event, StopOrder};
 use crate::time::Timestamp;
+use crate::trace;
 
 /// A change that is being decided. Facts are appended to it; they are written
 /// together once the closure returns, or not at all.
@@ -35,6 +36,8 @@ struct Entry {
     record: Arc<Record>,
     payload: Vec<u8>,
     before: Before,
+    /// What it led to, when that is traced.
+    after: Option<Atom>,
 }
 
 impl Draft<'_> {
@@ -82,8 +85,16 @@ impl Draft<'_> {
             }
         };
         self.need = self.need.max(need);
-        self.entries.push(Entry { record: Arc::new(record), payload, before });
+        let after = trace::wants_journaled().then(|| atom.clone());
+        self.entries.push(Entry { record: Arc::new(record), payload, before, after });
         Ok(atom)
+    }
+
+    /// What of it is traced once it is taken.
+    fn traced(&mut self) -> Vec<(Arc<Record>, Atom)> {
+        let entries = self.entries.iter_mut();
+        let traced = |entry: &mut Entry| Some((Arc::clone(&entry.record), entry.after.take()?));
+        entries.filter_map(traced).collect()
     }
 
     /// Bytes of the frames.
@@ -176,7 +187,11 @@ impl Core {
             kept: false,
         };
         let answer = decide(&mut draft)?;
+        let traced = draft.traced();
         let ticket = self.commit(draft)?;
+        // Whoever listens may do as it likes: nothing is locked.
+        drop(decided);
+        traced.iter().for_each(|(record, atom)| trace::journaled(record, atom));
         Ok((answer, ticket))
     }
 

@@ -135,9 +135,7 @@ impl Core {
         if cut <= oldest {
             return Ok(());
         }
-        self.cut(cut)?;
-        tracing::info!(dropped = cut - oldest, oldest = cut, "the journal was compacted");
-        Ok(())
+        self.cut(cut)
     }
 
     /// Whether so much of a part seems to be over the limits that it should be written again.
@@ -209,8 +207,9 @@ impl Core {
 
     /// Cuts the history before the event `cut`, all before which was packed.
     fn cut(self: &Arc<Self>, cut: u64) -> Result<(), JournalError> {
-        let _stay = self.maintenance.segments_stay.lock();
-        if self.oldest_seq()? >= cut {
+        let stay = self.maintenance.segments_stay.lock();
+        let oldest = self.oldest_seq()?;
+        if oldest >= cut {
             // Another compaction was faster.
             return Ok(());
         }
@@ -218,6 +217,10 @@ impl Core {
         let done = self.history.cut(cut, &going_on);
         // When it failed, it may be done all the same: then the history is asked again.
         self.oldest.store(if done.is_ok() { cut } else { 0 }, Ordering::Release);
+        drop(stay);
+        if done.is_ok() {
+            crate::trace::compacted(cut - oldest, cut);
+        }
         done
     }
 

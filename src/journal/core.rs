@@ -91,7 +91,7 @@ impl Core {
             queue.bytes = 0;
             (cause, std::mem::take(&mut queue.groups))
         };
-        tracing::error!(%cause, "the journal takes no more events");
+        crate::trace::failed(&cause);
         for group in groups {
             group.done.set(Err(cause.clone()));
         }

@@ -162,10 +162,7 @@ pub(crate) fn open(
         clean: recovered.clean,
     };
     if let Some(cut) = &recovery.cut {
-        tracing::warn!(
-            file = %cut.file.display(), offset = cut.offset, bytes = cut.bytes,
-            "the journal was not closed, and its last write is torn: it is left out"
-        );
+        crate::trace::torn(cut);
     }
     let mut catalog = Catalog::new(firsts);
     catalog.add(recovered.segment.first, recovered.segment.file.clone());

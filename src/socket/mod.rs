@@ -7,5 +7,5 @@ mod pipe;
 
 pub(crate) use frame::{MAX_FRAME, put, read, take};
 pub(crate) use path::{bind, short_path};
-pub(crate) use peer::is_trusted;
+pub(crate) use peer::check_peer;
 pub(crate) use pipe::Pipe;

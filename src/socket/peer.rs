@@ -4,18 +4,12 @@ use std::os::fd::AsFd;
 
 use rustix::net::sockopt::socket_peercred;
 
-/// Whether it is a process of our own user, or of root; says so when it is not.
-pub(crate) fn is_trusted(stream: impl AsFd) -> bool {
+/// Only a process of our own user, or of root, is trusted; says why another one is not.
+pub(crate) fn check_peer(stream: impl AsFd) -> Result<(), String> {
     let ours = rustix::process::geteuid();
     match socket_peercred(stream) {
-        Ok(peer) if peer.uid == ours || peer.uid.is_root() => true,
-        Ok(peer) => {
-            tracing::warn!(uid = peer.uid.as_raw(), "a process of another user was sent away");
-            false
-        }
-        Err(error) => {
-            tracing::warn!(%error, "cannot tell whose process wants to be let in");
-            false
-        }
+        Ok(peer) if peer.uid == ours || peer.uid.is_root() => Ok(()),
+        Ok(peer) => Err(format!("it is of another user: uid {}", peer.uid.as_raw())),
+        Err(error) => Err(format!("cannot tell whose process it is: {error}")),
     }
 }

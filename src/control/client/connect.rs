@@ -37,8 +37,8 @@ pub(super) fn connect(store: &Path) -> Result<Line, Error> {
         }
     };
     let mut stream = find(store).map_err(failed)?;
-    if !socket::is_trusted(&stream) {
-        let problem = "its control socket belongs to another user".to_owned();
+    if let Err(why) = socket::check_peer(&stream) {
+        let problem = format!("what listens on its control socket is not to be trusted: {why}");
         return Err(Error::StoreRefused { path: path(), problem });
     }
     let theirs = greet(&mut stream).map_err(failed)?;

@@ -18,6 +18,7 @@ use super::super::wire::{Item, Question, Reply, Request, Response, WINDOW};
 use crate::driver::DriverError;
 use crate::engine::Error;
 use crate::socket::{MAX_FRAME, Pipe};
+use crate::trace;
 use crate::wakers::wake;
 
 /// How much is read at one go.
@@ -182,7 +183,7 @@ impl Shared {
                 Err(error) => break error,
             }
         };
-        tracing::debug!(%error, "the holder has gone");
+        trace::holder_gone(&error);
         self.end(false);
     }
 

@@ -18,6 +18,7 @@ use crate::engine::{
     LogsRequest, Next, OnClose, StopRequest, Subscription, WaitManyRequest, WaitRequest, Waiting,
 };
 use crate::journal::{Compacted, Retention, Stats, Verified};
+use crate::trace;
 use crate::wakers::{block_on, block_on_poll};
 use feed::{RemoteEvents, RemoteLog};
 use line::{Answer, Call, Line, Stream};
@@ -160,10 +161,12 @@ impl Engine for RemoteEngine {
     }
 
     fn create(&self, request: CreateRequest) -> Result<Atom, Error> {
+        let _span = trace::create(&request).entered();
         self.atom(Question::Create { form: form(request)?, follow: None })
     }
 
     fn create_followed(&self, request: CreateRequest) -> Result<(Atom, Logs), Error> {
+        let _span = trace::create(&request).entered();
         let form = form(request)?;
         let question = |under| Question::Create { form, follow: Some(under) };
         let (call, stream) = self.line.shared().ask_followed(question)?;
@@ -174,6 +177,7 @@ impl Engine for RemoteEngine {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
+        let _span = trace::create_many(&requests).entered();
         let around = here()?;
         let mut created = Vec::with_capacity(requests.len());
         let mut left = requests.into_iter().map(Form::from).peekable();
@@ -193,15 +197,18 @@ impl Engine for RemoteEngine {
     }
 
     fn wait(&self, request: &WaitRequest) -> Result<Atom, Error> {
+        let _span = trace::wait(&[request.id], true, request.timeout).entered();
         self.atom(Question::Wait { ids: vec![request.id], timeout: request.timeout })
     }
 
     fn wait_any(&self, request: &WaitManyRequest) -> Result<Atom, Error> {
+        let _span = trace::wait(&request.ids, false, request.timeout).entered();
         let WaitManyRequest { ids, timeout } = request.clone();
         self.atom(Question::Wait { ids, timeout })
     }
 
     fn wait_all(&self, request: &WaitManyRequest) -> Result<Vec<Atom>, Error> {
+        let _span = trace::wait(&request.ids, true, request.timeout).entered();
         let WaitManyRequest { ids, timeout } = request.clone();
         atoms(self.answer(Question::WaitAll { ids, timeout })?)
     }
@@ -219,14 +226,17 @@ impl Engine for RemoteEngine {
     }
 
     fn stop(&self, request: &StopRequest) -> Result<Atom, Error> {
+        let _span = trace::stop(&[*request]).entered();
         self.atom(Question::Stop(*request))
     }
 
     fn stop_many(&self, requests: &[StopRequest]) -> Result<Vec<Result<Atom, Error>>, Error> {
+        let _span = trace::stop(requests).entered();
         outcomes(self.answer(Question::StopMany(requests.to_vec()))?)
     }
 
     fn delete(&self, request: &DeleteRequest) -> Result<(), Error> {
+        let _span = trace::delete(request).entered();
         self.answer(Question::Delete(*request)).map(drop)
     }
 
@@ -279,6 +289,7 @@ impl Engine for RemoteEngine {
     }
 
     fn verify(&self) -> Result<Verified, Error> {
+        let _span = trace::verify().entered();
         match self.answer(Question::Verify)?.reply {
             Reply::Verified(verified) => Ok(verified),
             Reply::Done
@@ -291,6 +302,7 @@ impl Engine for RemoteEngine {
     }
 
     fn compact(&self, retention: &Retention) -> Result<Compacted, Error> {
+        let _span = trace::compact(retention).entered();
         match self.answer(Question::Compact(*retention))?.reply {
             Reply::Compacted(compacted) => Ok(compacted),
             Reply::Done
@@ -302,7 +314,8 @@ impl Engine for RemoteEngine {
         }
     }
 
-    fn shutdown(&self, _policy: OnClose) -> Result<(), Error> {
+    fn shutdown(&self, policy: OnClose) -> Result<(), Error> {
+        let _span = trace::shutdown(policy).entered();
         self.line.close();
         Ok(())
     }

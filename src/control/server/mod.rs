@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use super::SOCKET;
 use crate::atom::Bytes;
 use crate::engine::Served;
-use crate::socket;
+use crate::{socket, trace};
 use mailbox::Mailbox;
 use poller::Poller;
 use task::{House, Lanes};
@@ -76,6 +76,7 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("caesium-control".into())
             .spawn(move || poller.run())?;
+        trace::serving(store);
         Ok(Self { socket: store.join(SOCKET), mailbox, lanes, thread: Some(thread) })
     }
 

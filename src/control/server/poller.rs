@@ -14,7 +14,7 @@ use super::super::hello::Hello;
 use super::client::Client;
 use super::mailbox::{Mailbox, TaskId};
 use super::task::House;
-use crate::socket;
+use crate::{socket, trace};
 
 const MAILBOX: u64 = 0;
 const LISTENER: u64 = 1;
@@ -158,11 +158,12 @@ impl Poller {
                     return self.hear(false);
                 }
             };
-            if !socket::is_trusted(&stream) {
+            if let Err(why) = socket::check_peer(&stream) {
+                trace::client_refused(why);
                 continue;
             }
             if self.seats.len() >= MAX_CLIENTS {
-                tracing::warn!(MAX_CLIENTS, "a client was sent away: there are too many");
+                trace::client_refused(format_args!("{MAX_CLIENTS} are served already"));
                 let full = Hello { full: true, ..Hello::OURS };
                 // It fits into the socket. Whoever does not read it learns nothing.
                 let _ = send(&stream, &full.to_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
@@ -170,6 +171,7 @@ impl Poller {
             }
             self.last += 1;
             let token = self.last;
+            trace::client_came(token, &stream);
             let client = match Client::new(token, stream) {
                 Ok(client) => client,
                 Err(error) => {
@@ -220,10 +222,9 @@ impl Poller {
 
     fn let_go(&mut self, token: u64, why: &io::Error) {
         if why.kind() == ErrorKind::InvalidData {
-            tracing::warn!(%why, "a client that cannot be understood was sent away");
-        } else {
-            tracing::debug!(%why, "a client has gone");
+            trace::client_refused(format_args!("it cannot be understood: {why}"));
         }
+        trace::client_gone(token, why);
         // Its descriptor leaves the epoll when it is closed. Its deadlines find nobody.
         self.seats.remove(&token);
     }

@@ -20,7 +20,7 @@ use crate::driver::process::driver::spawn_thread;
 use crate::driver::process::log::{Author, LogShared};
 use crate::driver::{Command, DriverError, Observation, Observer, Order, Surroundings};
 use crate::lifecycle::Reason;
-use crate::{socket, time};
+use crate::{socket, time, trace};
 
 /// Between two keepers that could not be started.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -311,7 +311,7 @@ impl Shared {
             if state.closed {
                 return;
             }
-            tracing::warn!("the keeper died; another one is started");
+            trace::keeper_died();
         }
     }
 
@@ -323,7 +323,7 @@ impl Shared {
             _ if state.closed => {}
             Ok(stream) => self.begin(&mut state, stream),
             Err(error) => {
-                tracing::error!(%error, "the keeper died, and no other one can be started; the atoms live on");
+                trace::keeper_missing(&error);
                 state.lose();
                 self.answered.notify_all();
                 self.answered.wait_for(&mut state, PAUSE);

@@ -109,7 +109,11 @@ impl Link {
                 return None;
             }
         };
-        if socket::is_trusted(&stream) { greeted(stream) } else { None }
+        if let Err(why) = socket::check_peer(&stream) {
+            tracing::warn!(why, "a process was sent away");
+            return None;
+        }
+        greeted(stream)
     }
 
     /// Goes on with this host.
