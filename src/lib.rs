@@ -71,13 +71,13 @@ pub use atom::{Atom, AtomId, AtomSpec, LABEL, Leftovers};
 #[cfg(target_os = "linux")]
 pub use control::{RemoteEngine, connect_or_open};
 pub use durability::Durability;
-#[cfg(target_os = "linux")]
-pub use engine::ProcessEngine;
 pub use engine::{
     CreateRequest, DeleteRequest, Engine, EngineOptions, Error, EventStream, Events, GetRequest,
     JournaledEngine, LabelSelector, ListRequest, LogStream, Logs, LogsRequest, OnClose,
-    StopRequest, Subscription, WaitManyRequest, WaitRequest, Waiting,
+    StdinRequest, StopRequest, Subscription, WaitManyRequest, WaitRequest, Waiting,
 };
+#[cfg(target_os = "linux")]
+pub use engine::{ProcessEngine, StdinWriter};
 pub use init::init;
 pub use journal::Retention;
 pub use lifecycle::{OnInvalid, Outcome, Reason, RetryPolicy, State};

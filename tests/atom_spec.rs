@@ -63,18 +63,6 @@ fn values_at_the_ends_of_their_ranges_are_taken_and_those_beyond_refused() {
 }
 
 #[test]
-fn a_pipe_for_standard_input_is_refused_as_long_as_nothing_can_write_to_it() {
-    let asked = spec().stdin_pipe();
-    assert!(asked.get_stdin_pipe());
-    let refused = asked.validate().unwrap_err().to_string();
-    assert!(refused.contains("stdin") && refused.contains("not supported yet"), "{refused}");
-    // The last word counts.
-    let asked = asked.stdin_file("/dev/null");
-    assert_eq!(asked.validate(), Ok(()));
-    assert!(!asked.get_stdin_pipe());
-}
-
-#[test]
 fn json_shows_the_names_and_an_octal_umask() {
     let asked = spec().umask(0o27).leftovers(Leftovers::Keep).nice(-3).stdin_file("/in");
     let json = serde_json::to_value(&asked).unwrap();
@@ -89,4 +77,13 @@ fn json_shows_the_names_and_an_octal_umask() {
         (&serde_json::Value::Null, &serde_json::Value::Null)
     );
     assert_eq!((json["leftovers"].as_str(), json["stdin"].as_str()), (Some("kill"), Some("null")));
+}
+
+#[test]
+fn the_last_word_about_standard_input_counts() {
+    let asked = spec().stdin_file("/in").stdin_pipe();
+    assert!(asked.get_stdin_pipe() && asked.get_stdin_file().is_none());
+    assert_eq!(asked.validate(), Ok(()));
+    let asked = asked.stdin_file("/dev/null");
+    assert!(!asked.get_stdin_pipe() && asked.get_stdin_file().is_some());
 }

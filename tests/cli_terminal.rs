@@ -5,7 +5,7 @@
 mod cli_harness;
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
@@ -13,17 +13,26 @@ use cli_harness::Place;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// Runs a command with a terminal for its output; gives its status and what the terminal got.
-fn at_terminal(mut command: Command) -> (i32, String) {
+fn at_terminal(command: Command) -> (i32, String) {
+    typed_into(command, None)
+}
+
+/// The same with a terminal for its input as well, into which that is typed.
+fn typed_into(mut command: Command, typed: Option<&str>) -> (i32, String) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap();
     let name = std::ffi::OsStr::from_bytes(name.as_bytes());
     let end = OpenOptions::new().read(true).write(true).open(name).unwrap();
-    command.stdout(end.try_clone().unwrap()).stderr(end).stdin(Stdio::null());
+    let stdin = typed.map_or_else(Stdio::null, |_| end.try_clone().unwrap().into());
+    command.stdin(stdin).stdout(end.try_clone().unwrap()).stderr(end);
     let mut child = command.spawn().unwrap();
     // With it goes our own end: when the child has gone nobody has it any more.
     drop(command);
+    File::from(terminal.try_clone().unwrap())
+        .write_all(typed.unwrap_or_default().as_bytes())
+        .unwrap();
     let mut shown = Vec::new();
     // A terminal ends with EIO.
     let _ = File::from(terminal).read_to_end(&mut shown);
@@ -58,4 +67,18 @@ fn run_and_its_errors_work_at_a_terminal() {
     assert_eq!((status, shown.lines().count()), (1, 1), "{shown}");
     assert_eq!(run(&["run", "--nope", "true"]).0, 125);
     assert!(run(&["--help"]).1.contains("Usage"));
+}
+
+#[test]
+fn what_is_typed_is_passed_on_to_its_end_and_nobody_waits_for_more_than_is_wanted() {
+    let place = Place::new();
+    let run = |script: &str, typed: &str| {
+        typed_into(place.command(["run", "-i", "--", "sh", "-c", script]), Some(typed))
+    };
+    // The terminal shows what is typed as well; ^D is its end of input.
+    let (status, shown) = run("cat; exit 5", "hello\n\x04");
+    assert_eq!((status, shown.matches("hello\r\n").count()), (5, 2), "{shown:?}");
+    let (status, shown) = run("read line; echo got $line; exit 6", "a line\n");
+    assert!(status == 6 && shown.contains("got a line"), "{status} {shown:?}");
+    assert_eq!(run("exit 7", "").0, 7);
 }

@@ -158,8 +158,9 @@ impl AtomSpec {
         self
     }
 
-    /// Reads standard input from a pipe that the host writes to. Refused by
-    /// [`validate`](Self::validate) until there is a way to write to it.
+    /// Reads standard input from a pipe that [`Engine::stdin`](crate::Engine::stdin) writes to, until
+    /// [`Engine::close_stdin`](crate::Engine::close_stdin) ends it. Nothing else does as long as a host or a keeper is
+    /// there; each retry has an empty pipe of its own.
     #[must_use]
     pub fn stdin_pipe(mut self) -> Self {
         self.stdin = Stdin::Pipe;
@@ -308,7 +309,6 @@ impl AtomSpec {
         if let Some(key) = self.env.keys().find(|key| self.secret_env.contains_key(*key)) {
             return Err(SpecError::new("env", format!("has {key} both as a secret and openly")));
         }
-        check(self.stdin != Stdin::Pipe, "stdin", "as a pipe is not supported yet: give a file")?;
         for (field, path) in [("workdir", self.get_workdir()), ("stdin", self.get_stdin_file())] {
             if let Some(path) = path {
                 check(!path.as_os_str().is_empty(), field, "is empty")?;

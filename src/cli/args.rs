@@ -156,6 +156,9 @@ pub(super) struct Run {
     /// No program that it executes may give it more privileges
     #[arg(long)]
     pub(super) no_new_privs: bool,
+    /// Pass our own standard input on to it, to its end
+    #[arg(short, long, conflicts_with_all = ["stdin", "detach"])]
+    pub(super) interactive: bool,
     /// Read standard input from a file [default: /dev/null]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) stdin: Option<PathBuf>,

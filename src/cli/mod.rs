@@ -12,6 +12,7 @@ mod args;
 mod compact;
 mod events;
 mod failure;
+mod feed;
 mod forward;
 mod generate;
 mod inspect;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, Scope};
 
@@ -12,7 +13,7 @@ use signal_hook::iterator::Signals;
 use super::args::Run;
 use super::failure::{Failure, complain};
 use super::forward::forward;
-use super::{status, store};
+use super::{feed, status, store};
 use crate::atom::{Atom, AtomId, AtomSpec, Limits};
 use crate::control::Attached;
 use crate::engine::{
@@ -21,15 +22,18 @@ use crate::engine::{
 use crate::lifecycle::{Outcome, Reason};
 
 pub(super) fn run(store: Option<&Path>, args: Run) -> Result<u8, Failure> {
-    let detach = args.detach;
+    let (detach, interactive) = (args.detach, args.interactive);
     let spec = spec(args)?;
     spec.validate().map_err(Error::from)?;
-    let engine = store::open(store)?;
+    let engine = Arc::new(store::open(store)?);
     if detach {
-        return detached(engine, spec);
+        return detached(&engine, spec);
     }
     let signals = signals()?;
     let (atom, logs) = create(&engine, spec, |request| engine.create_followed(request))?;
+    if interactive && atom.started_at().is_some() {
+        feed::begin(&engine, atom.id())?;
+    }
     let atom = accompany(&engine, &atom, logs, signals)?;
     if let Err(error) = engine.close() {
         // How the atom ended is journaled; that is what was asked for.
@@ -63,8 +67,8 @@ fn create<T>(
 }
 
 /// Starts an atom and leaves it to the keeper.
-fn detached(engine: Attached, spec: AtomSpec) -> Result<u8, Failure> {
-    let (atom, ()) = create(&engine, spec, |request| Ok((engine.create(request)?, ())))?;
+fn detached(engine: &Attached, spec: AtomSpec) -> Result<u8, Failure> {
+    let (atom, ()) = create(engine, spec, |request| Ok((engine.create(request)?, ())))?;
     writeln!(std::io::stdout(), "{}", atom.id()).map_err(Failure::from)?;
     if let Err(error) = engine.close() {
         complain(&error.to_string());
@@ -102,6 +106,9 @@ fn spec(args: Run) -> Result<AtomSpec, Failure> {
     }
     if let Some(file) = args.stdin {
         spec = spec.stdin_file(file);
+    }
+    if args.interactive {
+        spec = spec.stdin_pipe();
     }
     if let Some(timeout) = args.timeout {
         spec = spec.timeout(timeout);

@@ -9,8 +9,8 @@ use super::RemoteEngine;
 use crate::atom::{Atom, AtomId};
 use crate::engine::{
     CreateRequest, DeleteRequest, Engine, EngineOptions, Error, Events, GetRequest, ListRequest,
-    Logs, LogsRequest, OnClose, ProcessEngine, StopRequest, Subscription, WaitManyRequest,
-    WaitRequest, Waiting,
+    Logs, LogsRequest, OnClose, ProcessEngine, StdinRequest, StdinWriter, StopRequest,
+    Subscription, WaitManyRequest, WaitRequest, Waiting,
 };
 #[cfg(feature = "cli")]
 use crate::journal::Cut;
@@ -129,7 +129,7 @@ impl Attached {
     }
 
     /// Lets go of the store; what lives in it lives on.
-    pub(crate) fn close(self) -> Result<(), Error> {
+    pub(crate) fn close(&self) -> Result<(), Error> {
         self.shutdown(OnClose::Leave)
     }
 }
@@ -193,6 +193,14 @@ impl Engine for Attached {
 
     fn logs(&self, request: &LogsRequest) -> Result<Logs, Error> {
         self.with(|engine| engine.logs(request))
+    }
+
+    fn stdin(&self, request: &StdinRequest) -> Result<StdinWriter, Error> {
+        self.with(|engine| engine.stdin(request))
+    }
+
+    fn close_stdin(&self, request: &StdinRequest) -> Result<(), Error> {
+        self.with(|engine| engine.close_stdin(request))
     }
 
     fn find(&self, text: &str) -> Result<Atom, Error> {

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -94,6 +95,8 @@ pub fn control_seeds() -> Vec<(&'static str, Vec<u8>)> {
         Question::Stats,
         Question::Verify,
         Question::Compact(Retention { max_age: timeout, max_events: Some(4) }),
+        Question::Stdin(id),
+        Question::CloseStdin(id),
     ];
     let mut client = Hello::OURS.to_bytes().to_vec();
     for (number, question) in (1..).zip(questions) {
@@ -201,6 +204,14 @@ impl Served for Empty {
 
     fn logs(&self, request: &LogsRequest) -> Result<Logs, Error> {
         none(request.id)
+    }
+
+    fn stdin(&self, id: AtomId) -> Result<Waiting<PathBuf>, Error> {
+        none(id)
+    }
+
+    fn close_stdin(&self, id: AtomId) -> Result<(), Error> {
+        none(id)
     }
 
     fn events(&self, from: u64) -> Result<Events, Error> {

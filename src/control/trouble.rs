@@ -38,6 +38,9 @@ pub(super) enum Trouble {
     NotServed { path: Bytes },
     RequestTooLarge { limit: u64 },
     Incompatible { path: Bytes, oldest: u16, newest: u16 },
+    NoStdinPipe(AtomId),
+    StdinFull(AtomId),
+    StdinClosed(AtomId),
 }
 
 /// A [`JournalError`] as bytes.
@@ -164,6 +167,9 @@ impl From<Error> for Trouble {
             }
             Error::Driver(DriverError::Closed) => Self::DriverClosed,
             Error::NothingToWaitFor => Self::NothingToWaitFor,
+            Error::NoStdinPipe(id) => Self::NoStdinPipe(id),
+            Error::StdinFull(id) => Self::StdinFull(id),
+            Error::StdinClosed(id) => Self::StdinClosed(id),
             Error::Closed => Self::Closed,
             Error::HolderGone { path } => Self::HolderGone { path: bytes(path) },
             Error::HolderBusy { path } => Self::HolderBusy { path: bytes(path) },
@@ -207,6 +213,9 @@ impl From<Trouble> for Error {
             }
             Trouble::DriverClosed => Self::Driver(DriverError::Closed),
             Trouble::NothingToWaitFor => Self::NothingToWaitFor,
+            Trouble::NoStdinPipe(id) => Self::NoStdinPipe(id),
+            Trouble::StdinFull(id) => Self::StdinFull(id),
+            Trouble::StdinClosed(id) => Self::StdinClosed(id),
             Trouble::Closed => Self::Closed,
             Trouble::HolderGone { path: of } => Self::HolderGone { path: path(of) },
             Trouble::HolderBusy { path: of } => Self::HolderBusy { path: path(of) },
@@ -361,6 +370,9 @@ mod tests {
             }),
             Error::Driver(DriverError::Closed),
             Error::NothingToWaitFor,
+            Error::NoStdinPipe(id),
+            Error::StdinFull(id),
+            Error::StdinClosed(id),
             Error::Closed,
             Error::HolderGone { path: "/x".into() },
             Error::HolderBusy { path: "/x".into() },

@@ -68,6 +68,10 @@ pub(super) enum Question {
     Verify,
     /// For [`Reply::Compacted`].
     Compact(Retention),
+    /// For [`Reply::Stdin`].
+    Stdin(AtomId),
+    /// For [`Reply::Done`].
+    CloseStdin(AtomId),
 }
 
 /// A request to create, with all that a spec does not say on paper.
@@ -166,6 +170,8 @@ pub(super) enum Reply {
     Stats(Stats),
     Verified(Verified),
     Compacted(Compacted),
+    /// A FIFO to be written to; relative to the store if it is in there.
+    Stdin(Bytes),
 }
 
 /// An atom with everything that is known of it, as a snapshot has it.

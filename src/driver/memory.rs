@@ -1,6 +1,8 @@
 //! A driver without processes: a scripted world in memory, for tests of engines and of hosts.
 
 mod act;
+#[cfg(target_os = "linux")]
+mod pipe;
 mod world;
 
 pub use act::Act;
@@ -84,10 +86,10 @@ impl Driver for MemoryDriver {
     fn prepare(
         &self,
         atom: AtomId,
-        _spec: &AtomSpec,
+        spec: &AtomSpec,
         _around: Option<&Surroundings>,
     ) -> Result<(), DriverError> {
-        self.world.prepare(atom)
+        self.world.prepare(atom, spec)
     }
 
     fn release(&self, atom: AtomId) {
@@ -99,11 +101,19 @@ impl Driver for MemoryDriver {
     }
 
     fn send(&self, command: Command) -> Result<(), DriverError> {
+        if let Command::CloseStdin { atom } = &command {
+            self.world.close_stdin(*atom);
+        }
         self.inbox.send(Input::Command(command)).map_err(|_| DriverError::Closed)
     }
 
     fn logs(&self, atom: &Atom, query: &LogQuery) -> Result<Box<dyn LogSource>, DriverError> {
         Ok(self.world.log(atom.id(), query.clone()))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn stdin(&self, atom: AtomId) -> Result<std::path::PathBuf, DriverError> {
+        self.world.stdin(atom)
     }
 
     fn close(&self) {

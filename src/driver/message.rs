@@ -45,6 +45,12 @@ pub enum Command {
         /// Told back.
         token: u64,
     },
+    /// End an atom's standard input, if that is a pipe. Not answered; once it was taken, whoever looks for the
+    /// [FIFO](super::Driver::stdin) does not find it.
+    CloseStdin {
+        /// Which atom.
+        atom: AtomId,
+    },
 }
 
 /// What to start, and what to do with it even if nobody is there to ask.

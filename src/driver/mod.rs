@@ -16,6 +16,7 @@ pub use message::{Command, Handle, Observation, Order, Remembered, Sighting};
 pub use surroundings::Surroundings;
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use crate::atom::{Atom, AtomId, AtomSpec};
 use crate::log::{LogQuery, LogSource};
@@ -100,6 +101,19 @@ pub trait Driver: Send + Sync + 'static {
     ///
     /// When the log cannot be read.
     fn logs(&self, atom: &Atom, query: &LogQuery) -> Result<Box<dyn LogSource>, DriverError>;
+
+    /// The FIFO that an atom with [`AtomSpec::stdin_pipe`] reads as its standard input. It is opened for each write, without
+    /// blocking, and closed again: who holds it open for the atom is the driver, until
+    /// [`Command::CloseStdin`], after which it is not to be found.
+    ///
+    /// # Errors
+    ///
+    /// When the driver knows nothing of the kind.
+    fn stdin(&self, atom: AtomId) -> Result<PathBuf, DriverError> {
+        let source = std::io::Error::from(std::io::ErrorKind::Unsupported);
+        let what = format!("engine {} cannot write to the standard input of {atom}", self.name());
+        Err(DriverError::Io { what, source })
+    }
 
     /// Ends the driver's own work: its threads and descriptors. Idempotent.
     ///

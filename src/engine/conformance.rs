@@ -30,6 +30,8 @@ mod find;
 mod journal;
 mod requests;
 mod retry;
+#[cfg(target_os = "linux")]
+mod stdin;
 mod stops;
 mod waits;
 
@@ -72,6 +74,8 @@ pub fn cases() -> Vec<Case> {
         waits::CASES,
         batch::CASES,
         journal::CASES,
+        #[cfg(target_os = "linux")]
+        stdin::CASES,
     ]
     .concat()
 }

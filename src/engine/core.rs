@@ -1,5 +1,7 @@
 //! Deciding by the lifecycle, journaling, and letting the driver act: what every request comes to.
 
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -7,6 +9,8 @@ use std::time::{Duration, Instant};
 use super::create::{Chosen, Created};
 use super::feed::Local;
 use super::served::Served;
+#[cfg(target_os = "linux")]
+use super::wait::has_settled;
 use super::wait::{Until, UntilMany, Waiting, has_stopped};
 use super::{
     CreateRequest, Error, Events, GetRequest, ListRequest, Logs, LogsRequest, StopRequest,
@@ -251,6 +255,21 @@ impl<D: Driver> Served for Core<D> {
     fn logs(&self, request: &LogsRequest) -> Result<Logs, Error> {
         let atom = self.get(&request.id.into())?;
         Ok(self.open_logs(self.driver.logs(&atom, &request.query())?))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn stdin(&self, id: AtomId) -> Result<Waiting<PathBuf>, Error> {
+        if !self.get(&id.into())?.spec().get_stdin_pipe() {
+            return Err(Error::NoStdinPipe(id));
+        }
+        let path = self.driver.stdin(id)?;
+        let settled = Until::new(&self.journal, id, has_settled(id));
+        Ok(Waiting::new(async move { settled.await.map(|_| path) }))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn close_stdin(&self, id: AtomId) -> Result<(), Error> {
+        Ok(self.driver.send(Command::CloseStdin { atom: id })?)
     }
 
     fn events(&self, from: u64) -> Result<Events, Error> {

@@ -103,6 +103,18 @@ pub enum Error {
     /// The first of no atoms cannot be waited for.
     #[error("nothing to wait for: name at least one atom")]
     NothingToWaitFor,
+    /// The atom's standard input is no pipe.
+    #[error(
+        "atom {0} has no pipe to write to: it has to be created with one (`run -i`, AtomSpec::stdin_pipe)"
+    )]
+    NoStdinPipe(AtomId),
+    /// The pipe to the atom is full: it does not read, or not as fast. Nothing of this was written.
+    #[error("the pipe to atom {0} is full: write the rest when it has read some")]
+    StdinFull(AtomId),
+    /// Nobody reads the pipe to the atom any more: it has closed its standard input, or ended; or that was
+    /// [ended](crate::Engine::close_stdin). Nothing of this was written.
+    #[error("the standard input of atom {0} is closed")]
+    StdinClosed(AtomId),
     /// The engine was closed.
     #[error("the engine is closed")]
     Closed,

@@ -14,6 +14,8 @@ use super::{
     Conduct, CreateRequest, DeleteRequest, Engine, Error, Events, GetRequest, ListRequest, Logs,
     LogsRequest, OnClose, StopRequest, Subscription, WaitManyRequest, WaitRequest,
 };
+#[cfg(target_os = "linux")]
+use super::{StdinRequest, StdinWriter};
 use crate::Durability;
 use crate::atom::{Atom, AtomId};
 #[cfg(target_os = "linux")]
@@ -345,6 +347,18 @@ impl<D: Driver> Engine for JournaledEngine<D> {
 
     fn logs(&self, request: &LogsRequest) -> Result<Logs, Error> {
         self.inner.core.logs(request)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn stdin(&self, request: &StdinRequest) -> Result<StdinWriter, Error> {
+        let path = block_on(self.inner.core.stdin(request.id)?)?;
+        Ok(StdinWriter::new(request.id, path))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn close_stdin(&self, request: &StdinRequest) -> Result<(), Error> {
+        block_on(self.inner.core.stdin(request.id)?)?;
+        self.inner.core.close_stdin(request.id)
     }
 
     fn find(&self, text: &str) -> Result<Atom, Error> {

@@ -17,6 +17,10 @@ mod process;
 mod request;
 mod select;
 mod served;
+#[cfg(target_os = "linux")]
+mod sigpipe;
+#[cfg(target_os = "linux")]
+mod stdin;
 mod steward;
 mod wait;
 
@@ -30,11 +34,13 @@ pub use options::{DEFAULT_LOCK_WAIT, DriverHome, EngineOptions, OnClose};
 #[cfg(target_os = "linux")]
 pub use process::ProcessEngine;
 pub use request::{
-    CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, StopRequest,
+    CreateRequest, DeleteRequest, GetRequest, ListRequest, LogsRequest, StdinRequest, StopRequest,
     WaitManyRequest, WaitRequest,
 };
 pub use select::{BadSelector, LabelSelector};
 pub(crate) use served::Served;
+#[cfg(target_os = "linux")]
+pub use stdin::StdinWriter;
 pub use wait::Waiting;
 
 use crate::atom::{Atom, AtomId};
@@ -159,6 +165,24 @@ pub trait Engine: Send + Sync {
     ///
     /// [`Error::NotFound`]; [`Error::Driver`] when the log cannot be read.
     fn logs(&self, request: &LogsRequest) -> Result<Logs, Error>;
+
+    /// The way into the pipe that an atom with [`AtomSpec::stdin_pipe`](crate::AtomSpec::stdin_pipe) reads. Returns when
+    /// it runs, or has stopped. Any number of writers may be there, in any process; dropping them ends nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NoStdinPipe`].
+    #[cfg(target_os = "linux")]
+    fn stdin(&self, request: &StdinRequest) -> Result<StdinWriter, Error>;
+
+    /// Ends the standard input of an atom: it reads what was written, and then its end. Whoever writes from now
+    /// on is told [`Error::StdinClosed`]. Ending what has ended succeeds.
+    ///
+    /// # Errors
+    ///
+    /// As [`stdin`](Self::stdin).
+    #[cfg(target_os = "linux")]
+    fn close_stdin(&self, request: &StdinRequest) -> Result<(), Error>;
 
     /// Finds an atom by what a person types: its name, its id, or a prefix of the id of at least four characters.
     ///

@@ -141,6 +141,14 @@ pub struct DeleteRequest {
     pub force: bool,
 }
 
+/// Names the atom whose standard input is to be written to, or to be ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StdinRequest {
+    /// Which one.
+    pub id: AtomId,
+}
+
 /// Reads what an atom printed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -382,6 +390,7 @@ macro_rules! from_id {
 
 from_id! {
     GetRequest {},
+    StdinRequest {},
     WaitRequest { timeout: None },
     StopRequest { force: false, grace: None },
     DeleteRequest { force: false },

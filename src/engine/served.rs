@@ -1,5 +1,7 @@
 //! What an engine does for those it serves, whoever they are: its own handles, or clients of its socket.
 
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::wait::Waiting;
@@ -54,6 +56,14 @@ pub(crate) trait Served: Send + Sync {
     fn wait_all(&self, ids: Vec<AtomId>) -> Waiting<Vec<Atom>>;
 
     fn logs(&self, request: &LogsRequest) -> Result<Logs, Error>;
+
+    /// Becomes ready when the atom runs, or has stopped.
+    #[cfg(target_os = "linux")]
+    fn stdin(&self, id: AtomId) -> Result<Waiting<PathBuf>, Error>;
+
+    /// For one of which that is so.
+    #[cfg(target_os = "linux")]
+    fn close_stdin(&self, id: AtomId) -> Result<(), Error>;
 
     fn events(&self, from: u64) -> Result<Events, Error>;
 

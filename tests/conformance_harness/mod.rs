@@ -85,6 +85,7 @@ impl Fixture for Processes {
             Act::Print { out, err } => {
                 sh("printf %s \"$1\"; printf %s \"$2\" >&2").args(["sh", out, err])
             }
+            Act::Cat => AtomSpec::command("cat").stdin_pipe(),
             Act::FailToStart(Reason::ExecNotFound) => AtomSpec::command("/nonexistent/program"),
             Act::FailToStart(Reason::ExecPermission) => AtomSpec::command("/etc/passwd"),
             Act::FailToStart(Reason::ExecFailed) => AtomSpec::command(self.garbage()),

@@ -49,7 +49,8 @@ pub(super) fn connect(store: &Path) -> Result<Line, Error> {
         let Hello { oldest, newest, full: _ } = theirs;
         return Err(Error::Incompatible { path: path(), oldest, newest });
     }
-    Line::new(path(), stream).map_err(failed)
+    // What lies in it is found from another working directory too.
+    Line::new(std::path::absolute(store).unwrap_or_else(|_| path()), stream).map_err(failed)
 }
 
 fn find(store: &Path) -> io::Result<UnixStream> {

@@ -15,7 +15,8 @@ use crate::driver::{DriverError, Surroundings};
 use crate::engine::Feed;
 use crate::engine::{
     CreateRequest, DeleteRequest, Engine, Error, Events, GetRequest, ListRequest, Logs,
-    LogsRequest, Next, OnClose, StopRequest, Subscription, WaitManyRequest, WaitRequest, Waiting,
+    LogsRequest, Next, OnClose, StdinRequest, StdinWriter, StopRequest, Subscription,
+    WaitManyRequest, WaitRequest, Waiting,
 };
 use crate::journal::{Compacted, Retention, Stats, Verified};
 use crate::trace;
@@ -102,7 +103,8 @@ fn atom(answer: Answer) -> Result<Atom, Error> {
         | Reply::Seq(_)
         | Reply::Stats(_)
         | Reply::Verified(_)
-        | Reply::Compacted(_) => Err(unexpected()),
+        | Reply::Compacted(_)
+        | Reply::Stdin(_) => Err(unexpected()),
     }
 }
 
@@ -244,6 +246,26 @@ impl Engine for RemoteEngine {
         Ok(Logs::new(RemoteLog(self.open(Question::Logs(request.clone()))?)))
     }
 
+    fn stdin(&self, request: &StdinRequest) -> Result<StdinWriter, Error> {
+        match self.answer(Question::Stdin(request.id))?.reply {
+            Reply::Stdin(path) => {
+                let path = self.line.shared().path.join(Path::new(&path.0));
+                Ok(StdinWriter::new(request.id, path))
+            }
+            Reply::Done
+            | Reply::More
+            | Reply::Atom(_)
+            | Reply::Seq(_)
+            | Reply::Stats(_)
+            | Reply::Verified(_)
+            | Reply::Compacted(_) => Err(unexpected()),
+        }
+    }
+
+    fn close_stdin(&self, request: &StdinRequest) -> Result<(), Error> {
+        self.answer(Question::CloseStdin(request.id)).map(drop)
+    }
+
     fn find(&self, text: &str) -> Result<Atom, Error> {
         self.atom(Question::Find(text.to_owned()))
     }
@@ -272,7 +294,8 @@ impl Engine for RemoteEngine {
             | Reply::Atom(_)
             | Reply::Stats(_)
             | Reply::Verified(_)
-            | Reply::Compacted(_) => Err(unexpected()),
+            | Reply::Compacted(_)
+            | Reply::Stdin(_) => Err(unexpected()),
         }
     }
 
@@ -284,7 +307,8 @@ impl Engine for RemoteEngine {
             | Reply::Atom(_)
             | Reply::Seq(_)
             | Reply::Verified(_)
-            | Reply::Compacted(_) => Err(unexpected()),
+            | Reply::Compacted(_)
+            | Reply::Stdin(_) => Err(unexpected()),
         }
     }
 
@@ -297,7 +321,8 @@ impl Engine for RemoteEngine {
             | Reply::Atom(_)
             | Reply::Seq(_)
             | Reply::Stats(_)
-            | Reply::Compacted(_) => Err(unexpected()),
+            | Reply::Compacted(_)
+            | Reply::Stdin(_) => Err(unexpected()),
         }
     }
 
@@ -310,7 +335,8 @@ impl Engine for RemoteEngine {
             | Reply::Atom(_)
             | Reply::Seq(_)
             | Reply::Stats(_)
-            | Reply::Verified(_) => Err(unexpected()),
+            | Reply::Verified(_)
+            | Reply::Stdin(_) => Err(unexpected()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What becomes of a question: a future that is awaited, or a stream that is read.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -170,6 +171,8 @@ impl House {
                 let items = Box::new(engine.subscribe(from).into_stream());
                 ready(Answer::Stream(items))
             }
+            Question::Stdin(of) => self.stdin(of),
+            Question::CloseStdin(of) => self.close_stdin(of),
             Question::DurableSeq => ready(Answer::Short(Ok(Reply::Seq(engine.durable_seq())))),
             Question::Stats => {
                 let stats = Loan::new(engine.reads(), {
@@ -221,6 +224,26 @@ impl House {
             forms.into_iter().map(|form| form.into_request(Some(around))).collect();
         let created = self.change(move |engine| engine.create_many(requests));
         Box::pin(async move { Ok(outcomes(created.await?.await?)) })
+    }
+
+    fn stdin(&self, id: AtomId) -> Answering {
+        let path = self.engine.stdin(id);
+        let store = self.path.clone();
+        Box::pin(async move {
+            let path = path?.await?;
+            // The client may know the store by another path.
+            let path = path.strip_prefix(Path::new(&store.0)).unwrap_or(&path);
+            Ok(Answer::Short(Ok(Reply::Stdin(Bytes(path.into())))))
+        })
+    }
+
+    fn close_stdin(&self, id: AtomId) -> Answering {
+        let (settled, house) = (self.engine.stdin(id), self.clone());
+        Box::pin(async move {
+            settled?.await?;
+            house.change(move |engine| engine.close_stdin(id)).await??;
+            Ok(Answer::Short(Ok(Reply::Done)))
+        })
     }
 
     fn delete(&self, request: DeleteRequest) -> Answering {

@@ -27,6 +27,8 @@ pub enum Act {
         /// To standard error.
         err: String,
     },
+    /// Prints what it reads from its standard input, a pipe, and exits with 0 when that ends. SIGTERM ends it.
+    Cat,
     /// Cannot be executed, for this reason.
     FailToStart(Reason),
 }
@@ -41,6 +43,7 @@ impl Act {
             Self::IgnoreTerm => AtomSpec::command("ignore-term"),
             Self::ExitOnTerm(code) => AtomSpec::command("exit-on-term").arg(code.to_string()),
             Self::Print { out, err } => AtomSpec::command("print").args([out, err]),
+            Self::Cat => AtomSpec::command("cat").stdin_pipe(),
             Self::FailToStart(reason) => AtomSpec::command("fail-to-start").arg(reason.as_str()),
         }
         .grace(Duration::from_millis(200))
@@ -57,6 +60,7 @@ impl Act {
             "ignore-term" => Self::IgnoreTerm,
             "exit-on-term" => Self::ExitOnTerm(number()?),
             "print" => Self::Print { out: (*args.first()?).into(), err: (*args.get(1)?).into() },
+            "cat" => Self::Cat,
             "fail-to-start" => Self::FailToStart(args.first()?.parse().ok()?),
             _ => return None,
         })
@@ -70,7 +74,11 @@ impl Act {
                 Some(WaitStatus::Signaled { signal: *signal, core_dumped: false })
             }
             Self::Print { .. } => Some(WaitStatus::Exited { code: 0 }),
-            Self::Linger | Self::IgnoreTerm | Self::ExitOnTerm(_) | Self::FailToStart(_) => None,
+            Self::Linger
+            | Self::IgnoreTerm
+            | Self::ExitOnTerm(_)
+            | Self::Cat
+            | Self::FailToStart(_) => None,
         }
     }
 
@@ -82,6 +90,7 @@ impl Act {
             Self::Exit(_)
             | Self::Signal(_)
             | Self::Linger
+            | Self::Cat
             | Self::Print { .. }
             | Self::FailToStart(_) => Some(WaitStatus::Signaled { signal: 15, core_dumped: false }),
         }

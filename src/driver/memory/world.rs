@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Act, Input, NEVER};
-use crate::atom::{AtomId, Usage};
+use crate::atom::{AtomId, AtomSpec, Usage};
 use crate::driver::{Command, DriverError, Handle, Observation, Order, Remembered, Sighting};
 use crate::lifecycle::{Evidence, Reason, State, StopCause, WaitStatus};
 use crate::log::{LogChunk, LogItem, LogNext, LogQuery, LogSource, Stream};
@@ -23,6 +23,8 @@ pub struct World(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
+    #[cfg(target_os = "linux")]
+    pipes: super::pipe::Pipes,
     facts: Mutex<Facts>,
     printed: Condvar,
 }
@@ -44,6 +46,8 @@ struct Facts {
 #[derive(Debug, Default)]
 struct Place {
     process: Option<Process>,
+    #[cfg(target_os = "linux")]
+    stdin: Option<super::pipe::Pipe>,
     output: Vec<LogChunk>,
 }
 
@@ -84,6 +88,7 @@ impl World {
             facts.boot += 1;
             for place in facts.places.values_mut() {
                 place.process = None;
+                place.close_stdin();
             }
         });
     }
@@ -125,7 +130,7 @@ impl World {
         self.0.facts.lock().driver = Some(driver);
     }
 
-    pub(super) fn prepare(&self, atom: AtomId) -> Result<(), DriverError> {
+    pub(super) fn prepare(&self, atom: AtomId, spec: &AtomSpec) -> Result<(), DriverError> {
         let mut facts = self.0.facts.lock();
         if let Some(room) = &mut facts.room {
             *room = room.checked_sub(1).ok_or_else(|| DriverError::Exhausted {
@@ -134,8 +139,37 @@ impl World {
                 source: None,
             })?;
         }
-        facts.places.insert(atom, Place::default());
+        let place = Place::default();
+        #[cfg(target_os = "linux")]
+        let place = match spec.get_stdin_pipe() {
+            true => Place { stdin: Some(self.0.pipes.make(atom)?), ..place },
+            false => place,
+        };
+        #[cfg(not(target_os = "linux"))]
+        let _ = spec;
+        facts.places.insert(atom, place);
         Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn stdin(&self, atom: AtomId) -> Result<std::path::PathBuf, DriverError> {
+        self.0.pipes.path(atom)
+    }
+
+    pub(super) fn close_stdin(&self, atom: AtomId) {
+        if let Some(place) = self.0.facts.lock().places.get_mut(&atom) {
+            place.close_stdin();
+        }
+    }
+
+    /// An atom prints something by itself.
+    #[cfg(target_os = "linux")]
+    pub(super) fn print(&self, atom: AtomId, bytes: &[u8]) {
+        self.change(|facts| {
+            if let Some(place) = facts.places.get_mut(&atom) {
+                place.print(Stream::Stdout, bytes);
+            }
+        });
     }
 
     pub(super) fn remove(&self, atom: AtomId) {
@@ -223,6 +257,8 @@ impl Hand {
                 self.world.remove(atom);
                 report(Observation::Removed { atom, at: now() });
             }
+            // Was done at once.
+            Command::CloseStdin { atom: _ } => {}
             Command::Sync { token } => {
                 self.carry_on(report);
                 report(Observation::Synced { token });
@@ -242,8 +278,8 @@ impl Hand {
             self.watched.remove(&atom);
         }
         self.watched.retain(|atom, watch| {
-            let Some(process) = facts.places.get_mut(atom).and_then(|place| place.process.as_mut())
-            else {
+            let place = facts.places.get_mut(atom);
+            let Some(place) = place.filter(|place| place.process.is_some()) else {
                 let detail = "the world was restarted".into();
                 report(Observation::LostSight {
                     atom: *atom,
@@ -253,8 +289,12 @@ impl Hand {
                 });
                 return false;
             };
-            let Some(status) = process.end else { return true };
+            let process = place.process.as_mut();
+            let Some((process, status)) = process.and_then(|p| p.end.map(|end| (p, end))) else {
+                return true;
+            };
             process.reaped = true;
+            place.close_stdin();
             let evidence = watch.stop.map_or_else(Evidence::default, |ladder| ladder.evidence);
             let usage = Some(Usage::default());
             let (at, left_behind) = (now(), None);
@@ -298,8 +338,12 @@ impl Hand {
         let (pid, boot) = (facts.last_pid, facts.boot);
         let place = facts.places.entry(atom).or_default();
         if let Act::Print { out, err } = &act {
-            place.print(Stream::Stdout, out);
-            place.print(Stream::Stderr, err);
+            place.print(Stream::Stdout, out.as_bytes());
+            place.print(Stream::Stderr, err.as_bytes());
+        }
+        #[cfg(target_os = "linux")]
+        if let (Act::Cat, Some(pipe)) = (&act, &mut place.stdin) {
+            pipe.cat(self.world.clone(), atom);
         }
         let end = act.own_end();
         place.process = Some(Process { pid, boot, act, end, reaped: false });
@@ -453,16 +497,17 @@ fn boot_of(handle: &Handle) -> Option<u64> {
 }
 
 impl Place {
-    fn print(&mut self, stream: Stream, text: &str) {
-        if !text.is_empty() {
+    /// Nobody reads or writes it any more; or nobody writes it, while it is read.
+    fn close_stdin(&mut self) {
+        #[cfg(target_os = "linux")]
+        drop(self.stdin.take());
+    }
+
+    fn print(&mut self, stream: Stream, bytes: &[u8]) {
+        if !bytes.is_empty() {
             let offset =
                 self.output.last().map_or(0, |chunk| chunk.offset + chunk.bytes.len() as u64);
-            self.output.push(LogChunk {
-                at: now(),
-                stream,
-                offset,
-                bytes: text.as_bytes().to_vec(),
-            });
+            self.output.push(LogChunk { at: now(), stream, offset, bytes: bytes.to_vec() });
         }
     }
 }

@@ -100,6 +100,12 @@ impl Monitor {
         if !starting && remembered.handle.is_none() && self.tell_start(atom, &dir) {
             sighting = Sighting::Changed;
         }
+        if !dir.stdin().exists()
+            && let Some(watched) = self.watched_mut(serial)
+        {
+            // The host before had begun to end it.
+            watched.stdin = None;
+        }
         let now = time::now();
         match remembered.stop {
             Some(stop) => {
@@ -369,6 +375,10 @@ impl Monitor {
         let (group, phase) = (self.group_of(atom), Phase::Running(leader));
         let mut watched = Watched::new(atom, Arc::clone(&order.spec), dir, group, phase, pump);
         watched.ladder = ladder;
+        if order.spec.get_stdin_pipe() {
+            // Not there when it was ended, and refused when nobody reads it any more.
+            watched.stdin = watched.dir.open_stdin().ok();
+        }
         watched.reaper = self.reaper_of(atom);
         watched.began = watched.began.checked_sub(age(identity)).unwrap_or(watched.began);
         if watched.leader().is_some_and(Leader::has_ended) {

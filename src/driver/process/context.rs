@@ -51,10 +51,15 @@ impl Context {
         &self,
         atom: AtomId,
         spec: &AtomSpec,
-        prepare: impl FnOnce(&AtomDir, Place, u64, Arc<LogShared>) -> Result<Prepared, DriverError>,
+        prepare: impl FnOnce(
+            &AtomDir,
+            Place,
+            &AtomSpec,
+            Arc<LogShared>,
+        ) -> Result<Prepared, DriverError>,
     ) -> Result<(), DriverError> {
         let log = self.begin_log(atom);
-        match prepare(&self.dir(atom), self.place, spec.get_log_max(), log) {
+        match prepare(&self.dir(atom), self.place, spec, log) {
             Ok(prepared) => {
                 self.prepared.lock().insert(atom, prepared);
                 Ok(())

@@ -3,6 +3,7 @@
 //! | name | what |
 //! |---|---|
 //! | `out`, `err` | the FIFOs that it prints to |
+//! | `in` | the FIFO that it reads, until somebody ends that |
 //! | `log.N` | what it printed |
 //! | `prepared` or `spawned` | how far its run has come ([`Marker`]) |
 
@@ -13,14 +14,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
+use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, mkfifoat, open};
 
 use super::identity::Place;
 use super::keeper::Forked;
 use super::log::{LogShared, LogWriter, remove_segments};
 use super::marker::{Marker, Trace};
 use super::spawn::{Failure, Streams};
-use crate::atom::AtomId;
+use crate::atom::{AtomId, AtomSpec};
 use crate::driver::{DriverError, Surroundings};
 use crate::log::Stream;
 
@@ -37,6 +38,8 @@ pub(super) struct Prepared {
     /// Our ends of the FIFOs, which do not block.
     pub(super) out: OwnedFd,
     pub(super) err: OwnedFd,
+    /// Where its standard input is a pipe: what keeps that from ending.
+    pub(super) stdin: Option<OwnedFd>,
     pub(super) log: LogWriter,
     pub(super) child: Child,
 }
@@ -84,11 +87,11 @@ impl AtomDir {
     pub(super) fn prepare(
         &self,
         place: Place,
-        log_max: u64,
+        spec: &AtomSpec,
         shared: Arc<LogShared>,
     ) -> Result<Prepared, DriverError> {
         DirBuilder::new().mode(0o700).create(&self.path).map_err(|e| trouble(&self.path, e))?;
-        self.fill(place, log_max, shared).inspect_err(|_| self.discard())
+        self.fill(place, spec, shared).inspect_err(|_| self.discard())
     }
 
     /// The same, where a keeper that died had prepared it and had not started it. Whoever looks in the midst of this still
@@ -100,7 +103,7 @@ impl AtomDir {
     pub(super) fn prepare_anew(
         &self,
         place: Place,
-        log_max: u64,
+        spec: &AtomSpec,
         shared: Arc<LogShared>,
     ) -> Result<Prepared, DriverError> {
         if !matches!(self.marker().trace(), Trace::Prepared(..)) {
@@ -108,14 +111,12 @@ impl AtomDir {
         }
         self.remove_fifos();
         remove_segments(&self.path).map_err(|error| trouble(&self.path, error))?;
-        self.fill(place, log_max, shared)
+        self.fill(place, spec, shared)
     }
 
     /// Takes back what `fill` made, without a descriptor: what it failed for may be the want of one.
     fn discard(&self) {
-        for stream in Stream::ALL {
-            let _ = fs::remove_file(self.fifo(*stream));
-        }
+        self.remove_fifos();
         self.marker().remove();
         if fs::remove_dir(&self.path).is_err() {
             self.remove();
@@ -125,19 +126,32 @@ impl AtomDir {
     fn fill(
         &self,
         place: Place,
-        log_max: u64,
+        spec: &AtomSpec,
         shared: Arc<LogShared>,
     ) -> Result<Prepared, DriverError> {
         self.marker().create(place).map_err(|(path, error)| trouble(&path, error))?;
+        let make = |path: &Path| {
+            mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).map_err(|e| trouble(path, e.into()))
+        };
         for stream in Stream::ALL {
-            let path = self.fifo(*stream);
-            mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).map_err(|e| trouble(&path, e.into()))?;
+            make(&self.fifo(*stream))?;
         }
         let end = |stream, flags| {
             let path = self.fifo(stream);
             open(&path, flags, Mode::empty()).map_err(|e| trouble(&path, e.into()))
         };
-        let null = Path::new("/dev/null");
+        let (stdin, keeps_open) = if spec.get_stdin_pipe() {
+            let path = self.stdin();
+            let failed = |e: io::Error| trouble(&path, e);
+            make(&path)?;
+            // Whoever opens it for reading only waits for a writer, unless it is not to block.
+            let read = open(&path, READ_END, Mode::empty()).map_err(|e| failed(e.into()))?;
+            fcntl_setfl(&read, OFlags::empty()).map_err(|e| failed(e.into()))?;
+            (read, Some(self.open_stdin().map_err(failed)?))
+        } else {
+            let null = Path::new("/dev/null");
+            (File::open(null).map_err(|e| trouble(null, e))?.into(), None)
+        };
         Ok(Prepared {
             dir: self.clone(),
             out: end(Stream::Stdout, READ_END)?,
@@ -146,11 +160,12 @@ impl AtomDir {
                 Streams {
                     stdout: end(Stream::Stdout, OFlags::RDWR | OFlags::CLOEXEC)?,
                     stderr: end(Stream::Stderr, OFlags::RDWR | OFlags::CLOEXEC)?,
-                    stdin: File::open(null).map_err(|e| trouble(null, e))?.into(),
+                    stdin,
                 },
                 None,
             ),
-            log: LogWriter::create(&self.path, log_max, shared)
+            stdin: keeps_open,
+            log: LogWriter::create(&self.path, spec.get_log_max(), shared)
                 .map_err(|e| trouble(&self.path, e))?,
         })
     }
@@ -167,8 +182,24 @@ impl AtomDir {
         Ok(open(self.fifo(stream), READ_END, Mode::empty())?)
     }
 
+    /// The FIFO that is its standard input, where that is a pipe.
+    pub(super) fn stdin(&self) -> PathBuf {
+        self.path.join("in")
+    }
+
+    /// Keeps its standard input from ending. Not found once somebody has ended that.
+    pub(super) fn open_stdin(&self) -> io::Result<OwnedFd> {
+        Ok(open(self.stdin(), WRITE_END, Mode::empty())?)
+    }
+
+    /// From now on nobody begins to write to its standard input.
+    pub(super) fn remove_stdin(&self) {
+        let _ = fs::remove_file(self.stdin());
+    }
+
     /// Takes away what only a live atom needs.
     pub(super) fn remove_fifos(&self) {
+        self.remove_stdin();
         for stream in Stream::ALL {
             // A FIFO that stays does no harm: the directory goes with the atom.
             let _ = fs::remove_file(self.fifo(*stream));
@@ -189,6 +220,9 @@ impl AtomDir {
 
 /// How our end of a FIFO is opened.
 const READ_END: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// How the other end of the one that it reads is.
+const WRITE_END: OFlags = OFlags::WRONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// Names what has run out, and what to do about it.
 pub(super) fn trouble(path: &Path, source: io::Error) -> DriverError {

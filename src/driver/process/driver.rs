@@ -22,7 +22,8 @@ use crate::driver::{Command, Driver, DriverError, Observer, Surroundings};
 use crate::log::{LogQuery, LogSource};
 
 /// How many descriptors an atom costs whoever supervises it, from the moment that it is prepared until it
-/// runs: both ends of two FIFOs, its log, and one that becomes its standard input and then its pidfd.
+/// runs: both ends of two FIFOs, its log, and one that becomes its standard input and then its pidfd. An atom whose
+/// standard input is a pipe costs one more, from then until that has ended, and its host one beside a keeper's.
 ///
 /// They are the keeper's where there is one, and its host has none of them. The keeper needs up to seven more for
 /// the instant in which it forks, and has one less once it has.
@@ -247,6 +248,10 @@ impl Driver for ProcessDriver {
     }
 
     fn send(&self, command: Command) -> Result<(), DriverError> {
+        if let Command::CloseStdin { atom } = &command {
+            // First of all: a keeper that dies meanwhile, or this host, leaves it to the next one, who sees it by this.
+            AtomDir::new(&self.atoms, *atom).remove_stdin();
+        }
         match &self.watcher {
             Watcher::Thread { context, .. } => {
                 if context.mailbox.put(Message::Command(command)) {
@@ -273,6 +278,10 @@ impl Driver for ProcessDriver {
         };
         names()
             .map_err(|source| DriverError::Io { what: format!("read {}", dir.display()), source })
+    }
+
+    fn stdin(&self, atom: AtomId) -> Result<PathBuf, DriverError> {
+        Ok(AtomDir::new(&self.atoms, atom).stdin())
     }
 
     fn logs(&self, atom: &Atom, query: &LogQuery) -> Result<Box<dyn LogSource>, DriverError> {

@@ -33,7 +33,11 @@ pub fn keeper_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let env = vec![("PATH".into(), "/bin".into())];
     let around = Surroundings::new(env, PathBuf::from("/tmp"), Some(0o22));
     let stop = Command::Stop { atom, grace: Duration::from_secs(1), force: false };
-    let host = wire::a_host_says(&order, around, &[stop, Command::Sync { token: 3 }]);
+    let host = wire::a_host_says(
+        &order,
+        around,
+        &[stop, Command::Sync { token: 3 }, Command::CloseStdin { atom }],
+    );
     let keeper = wire::a_keeper_says(atom);
     let cut = host[..host.len() / 2].to_vec();
     let mut long = host.clone();

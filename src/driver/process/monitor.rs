@@ -280,6 +280,7 @@ impl Monitor {
                     }
                     self.emit(Observation::Synced { token });
                 }
+                Message::Command(Command::CloseStdin { atom }) => self.close_stdin(atom),
                 Message::Resume(atom) => self.resume(atom),
                 Message::WatchLog { id, atom, lossless } => self.watch_log(id, atom, lossless),
                 Message::Close => self.closing = true,
@@ -408,7 +409,15 @@ impl Monitor {
         self.atoms.get_mut(&serial)
     }
 
-    // ---- output
+    // ---- input and output
+
+    /// The atom reads to the end of what was written.
+    fn close_stdin(&mut self, atom: AtomId) {
+        self.context.with_prepared(atom, |prepared| prepared.stdin = None);
+        if let Some(watched) = self.serial_of(atom).and_then(|serial| self.watched_mut(serial)) {
+            watched.stdin = None;
+        }
+    }
 
     fn output_event(&mut self, serial: u64, stream: Stream) {
         let Some(watched) = self.atoms.get_mut(&serial) else { return };

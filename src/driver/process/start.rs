@@ -1,6 +1,7 @@
 //! Carrying out an order to start.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::process::{Signal, WaitOptions, kill_process_group, waitpid};
 
@@ -36,7 +37,7 @@ impl Monitor {
                 return self.start_failed(atom, &dir, failure);
             }
         };
-        let Prepared { dir, out, err, log, child } = prepared;
+        let Prepared { dir, out, err, stdin, log, child } = prepared;
         let pump = Pump::new(Some(out), Some(err), log);
         if let Some(secret) = order.spec.missing_secret() {
             let detail =
@@ -45,14 +46,14 @@ impl Monitor {
             return self.emit(Observation::NeverStarted { atom, at: time::now(), detail });
         }
         let spawned = match child {
-            Child::Waiting(forked) => return self.let_go(order, dir, pump, *forked),
+            Child::Waiting(forked) => return self.let_go(order, dir, pump, stdin, *forked),
             Child::Failed(failure) => Err(failure),
             Child::Unborn(streams, around) => {
                 spawn(atom, &order.spec, around, streams, || dir.marker().mark_spawned())
             }
         };
         match spawned {
-            Ok(child) => self.spawned(order, dir, pump, child.id()),
+            Ok(child) => self.spawned(order, dir, pump, stdin, child.id()),
             Err(failure) => {
                 dir.marker().unmark_spawned();
                 self.give_up(atom, &dir, pump);
@@ -82,7 +83,14 @@ impl Monitor {
     }
 
     /// It was spawned by this host, and runs.
-    fn spawned(&mut self, order: &Order, dir: AtomDir, pump: Pump, pid: u32) {
+    fn spawned(
+        &mut self,
+        order: &Order,
+        dir: AtomDir,
+        pump: Pump,
+        stdin: Option<OwnedFd>,
+        pid: u32,
+    ) {
         let (atom, at) = (order.atom, time::now());
         let place = self.context.place;
         let leader = Leader::spawned(atom, pid, place);
@@ -107,7 +115,8 @@ impl Monitor {
             }
         };
         let phase = Phase::Running(leader);
-        let watched = Watched::new(atom, order.spec.clone(), dir, None, phase, Some(pump));
+        let mut watched = Watched::new(atom, order.spec.clone(), dir, None, phase, Some(pump));
+        watched.stdin = stdin;
         let began = watched.began;
         match self.watch(watched) {
             Ok(serial) => {

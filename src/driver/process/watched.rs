@@ -1,6 +1,6 @@
 //! An atom that the monitor watches.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub(super) struct Watched {
     pub(super) began: Instant,
     /// `None` where its log cannot be had.
     pub(super) pump: Option<Pump>,
+    /// Where its standard input is a pipe, and nobody has ended that: what keeps it from ending.
+    pub(super) stdin: Option<OwnedFd>,
     /// While its program is still being executed, nothing of it was carried out.
     pub(super) ladder: Option<Ladder>,
     /// Nothing was in its cgroup when its leader had ended, so that nothing will be.
@@ -102,6 +104,7 @@ impl Watched {
             phase,
             began: Instant::now(),
             pump,
+            stdin: None,
             ladder: None,
             emptied: false,
             left: None,
@@ -176,6 +179,7 @@ impl Watched {
         if kill {
             leader.kill();
         }
+        self.stdin = None;
         self.phase = Phase::Ended(leader, Past::now(at, self.began));
     }
 

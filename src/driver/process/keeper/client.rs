@@ -50,11 +50,12 @@ impl std::fmt::Debug for Shared {
 impl Client {
     /// Nothing is started yet.
     pub(in crate::driver::process) fn new(launcher: Launcher, copied: bool, cgroups: bool) -> Self {
+        let atoms = launcher.atoms().to_owned();
         let shared = Shared {
             launcher,
             copied,
             observer: Mutex::default(),
-            state: Mutex::new(Conversation { cgroups, ..Conversation::default() }),
+            state: Mutex::new(Conversation { cgroups, atoms, ..Conversation::default() }),
             answered: Condvar::new(),
         };
         Self { shared: Arc::new(shared), thread: Mutex::default() }
@@ -233,6 +234,7 @@ impl Client {
     pub(in crate::driver::process) fn close(&self) {
         let mut state = self.shared.state.lock();
         state.closed = true;
+        state.let_go_of_stdin();
         state.say(&Request::Close);
         self.shared.flush(&mut state);
         if let Some(stream) = &state.stream {

@@ -1,11 +1,14 @@
 //! Where a host and its keeper are in their conversation: what was said, and what is still to be heard.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::wire::{Extent, Preparation, Request, Trouble};
 use crate::atom::{AtomId, AtomSpec, Bytes};
+use crate::driver::process::dir::AtomDir;
 use crate::driver::process::log::LogShared;
 use crate::driver::{Command, DriverError, Observation, Order, Remembered, Sighting, Surroundings};
 use crate::lifecycle::{Reason, State, Stop, StopCause};
@@ -36,6 +39,8 @@ pub(super) struct Conversation {
     pub(super) ours: HashSet<AtomId>,
     /// Whether atoms may be put into cgroups.
     pub(super) cgroups: bool,
+    /// Where each atom has a directory.
+    pub(super) atoms: PathBuf,
 }
 
 /// What came of a question.
@@ -55,6 +60,18 @@ pub(super) struct Live {
     pub(super) preparation: Option<(u64, Preparation)>,
     /// It was ordered to start, or was there before us.
     pub(super) ordered: bool,
+    /// Where its standard input is a pipe: what keeps that from ending with the keeper.
+    stdin: Option<OwnedFd>,
+}
+
+impl Live {
+    fn keep_stdin_open(&mut self, atoms: &Path) {
+        let Order { atom, spec } = &self.remembered.order;
+        if spec.get_stdin_pipe() && self.stdin.is_none() {
+            // Not there when it was ended.
+            self.stdin = AtomDir::new(atoms, *atom).open_stdin().ok();
+        }
+    }
 }
 
 /// What is to be done with what was heard.
@@ -101,7 +118,8 @@ impl Conversation {
         self.say(&Request::Prepare { id, order: preparation.clone() });
         let remembered =
             Remembered { order, state: State::Created, handle: None, started_at: None, stop: None };
-        let live = Live { remembered, preparation: Some((id, preparation)), ordered: false };
+        let preparation = Some((id, preparation));
+        let live = Live { remembered, preparation, ordered: false, stdin: None };
         self.live.insert(atom, live);
         id
     }
@@ -137,9 +155,12 @@ impl Conversation {
                 }
             }
             Command::Look(remembered) => {
-                let live =
-                    Live { remembered: remembered.clone(), preparation: None, ordered: true };
-                self.live.insert(remembered.order.atom, live);
+                let (remembered, ordered) = (remembered.clone(), true);
+                let mut live = Live { remembered, preparation: None, ordered, stdin: None };
+                if !copied {
+                    live.keep_stdin_open(&self.atoms);
+                }
+                self.live.insert(live.remembered.order.atom, live);
                 self.unanswered.push(command.clone());
             }
             Command::Remove { atom, .. } => {
@@ -149,8 +170,18 @@ impl Conversation {
                 }
             }
             Command::Sync { .. } => self.unanswered.push(command.clone()),
+            Command::CloseStdin { atom } => {
+                if let Some(live) = self.live.get_mut(atom) {
+                    live.stdin = None;
+                }
+            }
         }
         self.say(&Request::Command(command));
+    }
+
+    /// This host keeps no atom's standard input from ending any more.
+    pub(super) fn let_go_of_stdin(&mut self) {
+        self.live.values_mut().for_each(|live| live.stdin = None);
     }
 
     /// In a copied store: what is told of an atom that the original started, without asking anybody.
@@ -177,7 +208,8 @@ impl Conversation {
             Command::Start(_)
             | Command::Stop { .. }
             | Command::Remove { .. }
-            | Command::Sync { .. } => None,
+            | Command::Sync { .. }
+            | Command::CloseStdin { .. } => None,
         }
     }
 
@@ -190,6 +222,7 @@ impl Conversation {
                     live.remembered.state = State::Running;
                     live.remembered.handle = Some(Arc::clone(handle));
                     live.remembered.started_at = Some(*at);
+                    live.keep_stdin_open(&self.atoms);
                 }
             }
             Observation::NeverStarted { atom, .. } => {
@@ -260,7 +293,8 @@ impl Conversation {
                 Command::Start(_)
                 | Command::Stop { .. }
                 | Command::Remove { .. }
-                | Command::Sync { .. } => None,
+                | Command::Sync { .. }
+                | Command::CloseStdin { .. } => None,
             })
             .collect();
         for (atom, live) in &self.live {
@@ -282,7 +316,8 @@ impl Conversation {
             | Command::Stop { .. }
             | Command::Look(_)
             | Command::Remove { .. }
-            | Command::Sync { .. } => Request::Command(command.clone()),
+            | Command::Sync { .. }
+            | Command::CloseStdin { .. } => Request::Command(command.clone()),
         }));
         for (atom, log) in &self.logs {
             if let Some(log) = log.upgrade() {

@@ -137,6 +137,7 @@ impl Monitor {
         order: &Order,
         dir: AtomDir,
         pump: Pump,
+        stdin: Option<OwnedFd>,
         forked: Forked,
     ) {
         let atom = order.atom;
@@ -156,7 +157,7 @@ impl Monitor {
         }
         let phase = Phase::Starting(Box::new(Starting { waiting, identity }));
         let mut watched = Watched::new(atom, order.spec.clone(), dir, group, phase, Some(pump));
-        watched.reaper = reaper;
+        (watched.stdin, watched.reaper) = (stdin, reaper);
         match self.watch(watched) {
             Ok(serial) => {
                 self.arm(Instant::now().checked_add(PATIENCE), serial, TimerKind::Execution);

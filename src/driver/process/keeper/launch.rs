@@ -72,6 +72,11 @@ impl Launcher {
         Ok(Self { home: absolute(home)?, atoms: absolute(atoms)?, program, purpose, patience })
     }
 
+    /// Where each atom has a directory.
+    pub(super) fn atoms(&self) -> &Path {
+        &self.atoms
+    }
+
     /// How long a keeper may take to answer.
     pub(super) fn patience(&self) -> Duration {
         self.patience

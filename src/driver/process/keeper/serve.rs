@@ -77,7 +77,7 @@ impl Monitor {
                     | Command::Start(Order { atom, .. })
                     | Command::Stop { atom, .. }
                     | Command::Remove { atom, .. } => self.link.as_mut()?.know(*atom),
-                    Command::Sync { .. } => {}
+                    Command::Sync { .. } | Command::CloseStdin { .. } => {}
                 }
                 return Some(Message::Command(command));
             }
