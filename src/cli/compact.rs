@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::args::Compact;
 use super::failure::{Failure, complain};
+use super::progress::Progress;
 use super::{output, store};
 use crate::engine::Engine;
 use crate::journal::Retention;
@@ -15,7 +16,10 @@ pub(super) fn compact(store: Option<&Path>, args: &Compact) -> Result<u8, Failur
         complain("every event is kept: say what is to stay with --keep-events or --keep-age");
     }
     let engine = store::open_present(store)?;
-    let compacted = store::persist(|| engine.compact(&retention))?;
+    let progress = Progress::of("compacting", || None);
+    let compacted = store::persist(|| engine.compact(&retention));
+    drop(progress);
+    let compacted = compacted?;
     engine.close()?;
     let mut out = io::stdout().lock();
     if args.json {

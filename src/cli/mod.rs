@@ -19,6 +19,7 @@ mod inspect;
 mod lifecycle;
 mod logs;
 mod output;
+mod progress;
 mod ps;
 mod rm;
 mod run;

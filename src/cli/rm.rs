@@ -1,10 +1,13 @@
 //! `caesium rm`: deletes atoms with their output; their events stay in the journal.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::args::Rm;
 use super::failure::{Failure, if_read};
+use super::progress::Progress;
 use super::store;
 use crate::engine::{DeleteRequest, Engine, Error};
 
@@ -19,6 +22,14 @@ pub(super) fn rm(store: Option<&Path>, args: &Rm) -> Result<u8, Failure> {
             "atom {id} is {state}: stop it first, or use `rm --force`; nothing was deleted"
         )));
     }
+    let (deleted, all) = (Arc::new(AtomicUsize::new(0)), atoms.len());
+    // Where the ids are seen, they are what says how far it is.
+    let unseen = !io::stdout().is_terminal();
+    let progress = unseen.then(|| {
+        let deleted = Arc::clone(&deleted);
+        let figures = move || Some(format!("{} of {all}", deleted.load(Ordering::Relaxed)));
+        Progress::of("deleting", figures)
+    });
     for atom in &atoms {
         let mut request = DeleteRequest::from(atom.id());
         request.force = args.force;
@@ -31,8 +42,10 @@ pub(super) fn rm(store: Option<&Path>, args: &Rm) -> Result<u8, Failure> {
                 answer
             }
         })?;
+        deleted.fetch_add(1, Ordering::Relaxed);
         if_read(writeln!(io::stdout(), "{}", atom.id()))?;
     }
+    drop(progress);
     engine.close()?;
     Ok(0)
 }

@@ -5,12 +5,16 @@ use std::path::Path;
 
 use super::args::Salvage;
 use super::failure::{Failure, complain};
+use super::progress::Progress;
 use super::{output, store};
 use crate::journal::salvage as rebuild;
 
 pub(super) fn salvage(store: Option<&Path>, args: &Salvage) -> Result<u8, Failure> {
     let damaged = store::path(store)?;
-    let salvaged = rebuild(&damaged, &args.into)?;
+    let progress = Progress::of("salvaging", || None);
+    let salvaged = rebuild(&damaged, &args.into);
+    drop(progress);
+    let salvaged = salvaged?;
     if salvaged.held {
         complain(
             "a process has the damaged store open: what it writes from now on is not salvaged",

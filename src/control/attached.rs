@@ -128,6 +128,14 @@ impl Attached {
         matches!(&*self.current.lock(), Current::Here(_))
     }
 
+    /// How many events verifying has gone through, if this process does it.
+    pub(crate) fn verified_so_far(&self) -> Option<u64> {
+        match &*self.current.lock() {
+            Current::Here(engine) => Some(engine.verified_so_far()),
+            Current::There(_) | Current::Closed => None,
+        }
+    }
+
     /// Lets go of the store; what lives in it lives on.
     pub(crate) fn close(&self) -> Result<(), Error> {
         self.shutdown(OnClose::Leave)

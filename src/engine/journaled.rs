@@ -137,6 +137,12 @@ impl<D: Driver> JournaledEngine<D> {
         &self.inner.recovery
     }
 
+    /// See [`Journal::verified_so_far`].
+    #[cfg(feature = "cli")]
+    pub(crate) fn verified_so_far(&self) -> u64 {
+        self.inner.core.journal.verified_so_far()
+    }
+
     /// The driver.
     pub fn driver(&self) -> &D {
         &self.inner.core.driver

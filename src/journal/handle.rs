@@ -259,6 +259,12 @@ impl Journal {
         self.inner.core.verify()
     }
 
+    /// Events of the history that [`verify`](Self::verify) has gone through, since this journal was opened.
+    #[cfg(feature = "cli")]
+    pub(crate) fn verified_so_far(&self) -> u64 {
+        self.inner.core.measured.verified.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Drops the events that a retention lets go, and what they took on disk.
     ///
     /// What the writers wait for meanwhile is one change of segments. Numbers go

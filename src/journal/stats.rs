@@ -123,6 +123,8 @@ pub(crate) struct Measured {
     groups: Mutex<Histogram>,
     syncs: Mutex<Histogram>,
     positions: Mutex<Vec<Weak<AtomicU64>>>,
+    /// Events that verifying has gone through, since the journal was opened.
+    pub(crate) verified: AtomicU64,
 }
 
 impl Measured {

@@ -1,6 +1,7 @@
 //! Reading everything and proving that it fits together.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -220,6 +221,7 @@ impl Core {
                     folded.mark()?;
                 }
                 folded.event(event, oldest, in_log)?;
+                self.measured.verified.fetch_add(1, Ordering::Relaxed);
             }
             if folded.chain != Some(part.chain) {
                 return damaged(format!("event {} is not the one that was packed", part.last));
