@@ -36,19 +36,79 @@ fn closed() -> (Vec<u8>, Vec<Record>) {
     (store.disk_twin().contents(FIRST).unwrap(), records)
 }
 
+/// Where the frames of a segment end: the header's `back` is how many bytes at the end are not for them.
+fn room_of_frames(bytes: &[u8]) -> usize {
+    bytes.len() - u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize
+}
+
 #[test]
 fn every_flipped_bit_of_a_closed_store_is_refused_and_left_as_it_is() {
-    let (mut bytes, _) = closed();
-    for bit in 0..bytes.len() * 8 {
+    let (mut bytes, records) = closed();
+    let room = room_of_frames(&bytes);
+    // Of what is not for frames some are enough.
+    for bit in (0..bytes.len() * 8).filter(|bit| bit / 8 < room || bit % 31 == 0) {
         bytes[bit / 8] ^= 1 << (bit % 8);
         let store = copy_of(&bytes);
         match store.open_with(tiny()) {
-            Err(JournalError::Damaged { .. } | JournalError::Newer { .. }) => {}
+            Err(JournalError::Damaged { .. } | JournalError::Newer { .. }) if bit / 8 < room => {}
+            // How far the log had come, its footer says as well.
+            Ok((journal, recovery)) if bit / 8 >= room => {
+                assert!(recovery.clean && all(&journal) == records, "bit {bit}: {recovery:?}");
+            }
             other => panic!("bit {} of byte {}: {other:?}", bit % 8, bit / 8),
         }
         assert_eq!(store.disk_twin().contents(FIRST).unwrap(), bytes, "bit {bit}");
         bytes[bit / 8] ^= 1 << (bit % 8);
     }
+}
+
+/// A page of zeros where the last writes of a host that was killed should be looks like one that was
+/// never written: but it is said elsewhere how far the log had come.
+#[test]
+fn whatever_is_wiped_out_after_an_unclean_end_only_the_last_write_goes_and_not_in_silence() {
+    let roomy = || JournalOptions::default().segment_bytes(30_000);
+    let store = Store::memory();
+    let (journal, _) = store.open_with(roomy()).unwrap();
+    for number in 0..12 {
+        life(&journal, number).unwrap();
+    }
+    let whole = all(&journal);
+    let bytes = store.disk_twin().contents(FIRST).unwrap();
+    let room = room_of_frames(&bytes);
+    let used = bytes[..room].iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let (mut refused, mut reported) = (0, 0);
+    for from in (0..bytes.len()).step_by(56) {
+        for until in [used, from + 512, from / 4096 * 4096 + 4096] {
+            let mut wiped = bytes.clone();
+            let until = until.min(bytes.len()).max(from);
+            wiped[from..until].fill(0);
+            let store = copy_of(&wiped);
+            match store.open_with(roomy()) {
+                Err(JournalError::Damaged { .. }) => {
+                    refused += 1;
+                    assert_eq!(store.disk_twin().contents(FIRST).unwrap(), wiped);
+                }
+                Err(error) => panic!("{from} to {until}: {error}"),
+                Ok((journal, recovery)) => {
+                    let kept = all(&journal);
+                    assert!(whole.starts_with(&kept), "{from} to {until}");
+                    assert_eq!(recovery.cut.is_some(), kept.len() < whole.len());
+                    assert!(kept.len() + 1 >= whole.len(), "{from} to {until}: {recovery:?}");
+                    reported += u32::from(recovery.cut.is_some());
+                    // Opening has changed nothing, and the journal goes on.
+                    assert_eq!(store.disk_twin().contents(FIRST).unwrap(), wiped);
+                    append(&journal, id(100), created(AtomSpec::command("true"))).unwrap();
+                    drop(journal);
+                    let (journal, recovery) = store.open_with(roomy()).unwrap();
+                    assert_eq!((recovery.events, recovery.cut), (kept.len() as u64 + 1, None));
+                    journal.verify().unwrap();
+                    journal.close().unwrap();
+                    assert!(store.open_with(roomy()).unwrap().1.clean);
+                }
+            }
+        }
+    }
+    assert!(refused > 0 && reported > 0, "{refused} {reported}");
 }
 
 #[test]
@@ -86,17 +146,20 @@ fn a_write_that_is_torn_at_any_byte_costs_at_most_its_own_group() {
     let whole = all(&journal);
     let after = store.disk_twin().contents(FIRST).unwrap();
     let start = before.iter().zip(&after).position(|(left, right)| left != right).unwrap();
-    let end = after.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let room = room_of_frames(&after);
+    let end = after[..room].iter().rposition(|byte| *byte != 0).unwrap() + 1;
     for cut in start..=end {
         let mut bytes = after[..cut].to_vec();
-        bytes.resize(after.len(), 0);
+        bytes.resize(room, 0);
+        // What is written after it is not there yet.
+        bytes.extend(&before[room..]);
         let store = copy_of(&bytes);
         let (journal, recovery) = store.open_with(tiny()).unwrap();
         let kept = all(&journal);
         assert!(kept.len() >= acknowledged.len() && whole.starts_with(&kept), "cut at {cut}");
         // Nothing is left out in silence: a torn frame is reported. The last
         // bytes of a frame can be zeros, and then nothing is torn.
-        assert_eq!(recovery.cut.is_some(), !frame_ends(&bytes[start..]), "cut at {cut}");
+        assert_eq!(recovery.cut.is_some(), !frame_ends(&bytes[start..room]), "cut at {cut}");
         assert!(!recovery.clean);
         // And the journal goes on, cleanly, whatever was there.
         append(&journal, id(7), created(AtomSpec::command("true"))).unwrap();
@@ -135,7 +198,7 @@ fn damage_before_the_last_group_of_an_open_store_is_refused() {
     append(&journal, id(1), started()).unwrap();
     let two = store.disk_twin().contents(FIRST).unwrap();
     let border = one.iter().zip(&two).position(|(left, right)| left != right).unwrap();
-    let end = two.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let end = two[..room_of_frames(&two)].iter().rposition(|byte| *byte != 0).unwrap() + 1;
     for at in 0..end {
         let mut bytes = two.clone();
         bytes[at] ^= 0x10;
@@ -242,7 +305,7 @@ fn verify_finds_a_flipped_bit_in_an_older_segment() {
     let names = store.storage.list().unwrap();
     let older = &names[names.len() - 2];
     let good = store.disk_twin().contents(older).unwrap();
-    for at in (0..good.len()).step_by(97) {
+    for at in (0..room_of_frames(&good)).step_by(97) {
         let mut bytes = good.clone();
         bytes[at] ^= 4;
         store.disk_twin().put(older, bytes);

@@ -230,6 +230,7 @@ impl Core {
             queue.groups.push_back(Group {
                 file: decided.segment.file.clone(),
                 offset: decided.offset,
+                progress: decided.segment.layout.progress,
                 bytes: Vec::with_capacity(bytes as usize),
                 records: Vec::with_capacity(entries.len()),
                 barrier: false,
@@ -274,7 +275,7 @@ impl Core {
     ) -> Result<(), JournalError> {
         let free = |decided: &Decided| {
             let taken = decided.offset + decided.mend_bytes() + FIXED_ROOM + bytes;
-            decided.segment.bytes.checked_sub(taken)
+            decided.segment.layout.end.checked_sub(taken)
         };
         if free(decided).is_some_and(|free| free >= population.full()) {
             return Ok(());
@@ -304,6 +305,7 @@ fn mending(decided: &mut Decided) -> Vec<Group> {
         groups.push(Group {
             file: decided.segment.file.clone(),
             offset,
+            progress: decided.segment.layout.progress,
             bytes,
             records: Vec::new(),
             barrier: true,

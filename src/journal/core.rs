@@ -75,7 +75,7 @@ impl Decided {
     pub(crate) fn may_close(&self) -> bool {
         let close = (FOOTER_BYTES + OPENED_BYTES) as u64;
         let kept = FIXED_ROOM + self.population.endings();
-        self.offset + self.mend_bytes() + close + kept <= self.segment.bytes
+        self.offset + self.mend_bytes() + close + kept <= self.segment.layout.end
     }
 }
 

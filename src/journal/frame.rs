@@ -52,10 +52,12 @@ pub(crate) enum Kind {
     /// A piece of the frame of an event, in the history: `seq` is the event's number, `prev` the
     /// checksum of its frame, `back` the number of the piece, from 0.
     Piece,
+    /// How far the log has come, in a place of its own: `seq` was durable before the last write.
+    Progress,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Header,
         Self::Atom,
         Self::SnapshotEnd,
@@ -63,6 +65,7 @@ impl Kind {
         Self::Footer,
         Self::Opened,
         Self::Piece,
+        Self::Progress,
     ];
 
     const fn code(self) -> u8 {
@@ -74,6 +77,7 @@ impl Kind {
             Self::Footer => 5,
             Self::Opened => 6,
             Self::Piece => 7,
+            Self::Progress => 8,
         }
     }
 
@@ -90,7 +94,8 @@ pub(crate) struct Header {
     /// Bytes of the payload.
     pub(crate) len: u32,
     /// How many sequence numbers lie between the first one that was written
-    /// without a sync in between and this one: 0 for the first of its group.
+    /// without a sync in between and this one: 0 for the first of its group. In the header of a
+    /// segment, how many bytes at the end of the file are not for frames.
     pub(crate) back: u32,
     /// The number of the event, or of the last one before a frame that is none.
     pub(crate) seq: u64,

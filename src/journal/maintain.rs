@@ -208,7 +208,7 @@ impl Core {
                 let seq = reader.seq();
                 let Some(event) = reader.next()? else {
                     let path = self.storage.path(&segment::name(first));
-                    let spot = segment::Spot { path, offset: reader.bytes(), seq: Some(seq) };
+                    let spot = segment::Spot { path, offset: reader.end(), seq: Some(seq) };
                     return Err(spot.damaged("a sealed segment ends before its last event"));
                 };
                 if seq < next {

@@ -134,7 +134,7 @@ pub(crate) fn open(
         let (at, mut bytes) = recovered.unproven.take().unwrap_or((recovered.offset, Vec::new()));
         // Behind them the disk may have what a failed sync did not zero, and
         // what would look like damage behind a footer.
-        let rest = recovered.segment.bytes - recovered.offset;
+        let rest = recovered.segment.layout.end - recovered.offset;
         match &mut recovered.mend {
             // A torn write stays as it is until the next change.
             Mend::Zeros { bytes, .. } => *bytes = rest,

@@ -15,6 +15,8 @@ use super::storage::StoredFile;
 pub(crate) struct Group {
     pub(crate) file: Arc<dyn StoredFile>,
     pub(crate) offset: u64,
+    /// Where it is written how far the log has come.
+    pub(crate) progress: Option<u64>,
     pub(crate) bytes: Vec<u8>,
     /// With the bytes of each one's frame.
     pub(crate) records: Vec<(Arc<Record>, usize)>,

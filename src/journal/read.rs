@@ -131,7 +131,7 @@ impl Records {
                 return Ok(Source::History { frames, offset: 0 });
             }
             let path = self.core.storage.path(&segment::name(first));
-            let spot = Spot { path, offset: reader.bytes(), seq: Some(seq) };
+            let spot = Spot { path, offset: reader.end(), seq: Some(seq) };
             return Err(spot.damaged("the segment that should have this event ends before it"));
         }
         match self.core.history.frames(seq, most)? {

@@ -34,7 +34,7 @@ impl Core {
             (seen.view.atoms().cloned().collect(), seen.seq)
         };
         debug_assert_eq!(seq, decided.seq, "the view a snapshot is made of must be complete");
-        let room = room(&self.options, needed, decided.segment.bytes);
+        let room = room(&self.options, needed, decided.segment.layout.end);
         let first = decided.seq + 1;
         let prepared = Prepared::write(&*self.storage, first, decided.chain, &atoms, room)?;
         self.seal(decided, 0)?;
@@ -77,8 +77,10 @@ impl Core {
         if let Mend::Zeros { bytes, then_mark } = decided.mend {
             // A torn write must be gone before anything is said to be clean.
             let file = &decided.segment.file;
+            let anew = |at| file.write_at(&segment::progress(decided.seq, decided.seq), at);
             let zeroed = file
                 .write_at(&vec![0; bytes as usize], decided.offset)
+                .and_then(|()| decided.segment.layout.progress.map_or(Ok(()), anew))
                 .and_then(|()| file.sync_data());
             if let Err(error) = zeroed {
                 let cause = self.poison(&format!("clearing a torn write failed: {error}"));
@@ -94,7 +96,7 @@ impl Core {
             Mend::Mark { .. } if next == 0 => return Ok(()),
             Mend::Mark { .. } | Mend::Nothing | Mend::Zeros { .. } => {}
         }
-        if decided.offset + FOOTER_BYTES as u64 > decided.segment.bytes {
+        if decided.offset + FOOTER_BYTES as u64 > decided.segment.layout.end {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(error::io("no room for the footer of", path(), full));
         }

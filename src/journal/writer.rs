@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::core::Core;
 use super::queue::Group;
 use super::storage::StoredFile;
+use super::wal::segment;
 use crate::Durability;
 
 enum Step {
@@ -79,11 +80,17 @@ fn next(core: &Core) -> Step {
 }
 
 fn write(core: &Core, group: Group) -> Result<(), String> {
-    let Group { file, offset, bytes, records, barrier, done } = group;
+    let Group { file, offset, progress, bytes, records, barrier, done } = group;
     let events = records.len();
     let last = records.last().map(|(record, _)| record.seq);
+    let durable = core.queue.lock().synced;
+    let progressed = |at| {
+        // After what it tells of: a host killed between the two has told of nothing.
+        file.write_at(&segment::progress(durable, last.unwrap_or(durable)), at)
+    };
     let written = file
         .write_at(&bytes, offset)
+        .and_then(|()| progress.map_or(Ok(()), progressed))
         .map_err(|error| format!("a write failed: {error}"))
         .and_then(|()| match core.options.durability {
             Durability::Batched(_) if !barrier => Ok(false),

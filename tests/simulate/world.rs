@@ -635,7 +635,7 @@ impl World {
             let reported =
                 recovery.cut.as_ref().map(|cut| (cut.offset as usize, cut.bytes as usize));
             self.figures.reported_cuts += u64::from(reported.is_some());
-            let left_out = walked.filter(|walked| walked.rest > 0);
+            let left_out = walked.filter(|walked| walked.rest > 0 || walked.missing);
             if reported != left_out.as_ref().map(|walked| (walked.end, walked.rest)) {
                 let what = format!("left out: {left_out:?}, reported: {reported:?}");
                 return broken(Kind::Other, what);

@@ -22,7 +22,7 @@ impl Base {
     /// The base of the event `first`.
     pub(crate) fn new(first: u64, chain: u32, view: &View) -> Result<Self, JournalError> {
         let atoms: Vec<Atom> = view.atoms().cloned().collect();
-        let (frames, _) = create::snapshot(first, chain, &atoms, 0)?;
+        let (frames, _) = create::snapshot(first, chain, &atoms, None)?;
         Ok(Self { first, chain, frames })
     }
 

@@ -118,7 +118,7 @@ impl Gathered {
                 self.flush();
                 self.events.anchor(header.seq, header.prev);
             }
-            Kind::Opened => self.flush(),
+            Kind::Opened | Kind::Progress => self.flush(),
             Kind::Piece => {
                 if let Place::Whole(bytes) = place {
                     let pieces = self.pieces.entry((header.seq, header.prev)).or_default();

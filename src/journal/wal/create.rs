@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::segment::{
-    self, FIXED_ROOM, SEGMENT_HEADER_BYTES, SegmentHeader, SnapshotEnd, TEMPORARY,
+    self, FIXED_ROOM, Layout, SEGMENT_HEADER_BYTES, SegmentHeader, SnapshotEnd, TEMPORARY,
 };
 use crate::atom::Atom;
 use crate::journal::codec;
@@ -19,29 +19,30 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn StoredFile>,
     /// The number of its first event.
     pub(crate) first: u64,
-    /// The length of the file.
-    pub(crate) bytes: u64,
+    /// Where in the file what is.
+    pub(crate) layout: Layout,
     /// Where the first event's frame begins.
     pub(crate) start: u64,
 }
 
-/// The first bytes of a segment with `room` bytes for events, and the length of its file.
+/// The first bytes of a segment with `room` bytes for events, and what its file is like.
 pub(crate) fn preface(
     first: u64,
     chain: u32,
     atoms: &[Atom],
     room: u64,
-) -> Result<(Vec<u8>, u64), JournalError> {
-    snapshot(first, chain, atoms, FIXED_ROOM + room)
+) -> Result<(Vec<u8>, Layout), JournalError> {
+    snapshot(first, chain, atoms, Some(FIXED_ROOM + room))
 }
 
-/// A header and a snapshot, for a file with `after` bytes after them, and the length of the file.
+/// A header and a snapshot, for a file with so many bytes for frames `after` them or with nothing, and
+/// what that file is like.
 pub(crate) fn snapshot(
     first: u64,
     chain: u32,
     atoms: &[Atom],
-    after: u64,
-) -> Result<(Vec<u8>, u64), JournalError> {
+    after: Option<u64>,
+) -> Result<(Vec<u8>, Layout), JournalError> {
     let seq = first - 1;
     let mut snapshot = Vec::new();
     // The snapshot's chain begins with the header, and the header tells the
@@ -52,17 +53,22 @@ pub(crate) fn snapshot(
     let end = codec::encode(&SnapshotEnd { atoms: atoms.len() as u64 })?;
     let snapshot_bytes: usize =
         lengths.iter().chain([&end]).map(|payload| frame::HEADER_BYTES + payload.len()).sum();
-    let bytes = (SEGMENT_HEADER_BYTES + snapshot_bytes) as u64 + after;
-    let header =
-        SegmentHeader { bytes, atoms: atoms.len() as u64, snapshot_bytes: snapshot_bytes as u64 };
-    let place = Place { kind: Kind::Header, back: 0, seq, prev: chain };
+    let start = (SEGMENT_HEADER_BYTES + snapshot_bytes) as u64;
+    let layout =
+        after.map_or(Layout::plain(start), |after| Layout::with_end(start.saturating_add(after)));
+    let header = SegmentHeader {
+        bytes: layout.bytes,
+        atoms: atoms.len() as u64,
+        snapshot_bytes: snapshot_bytes as u64,
+    };
+    let place = Place { kind: Kind::Header, back: layout.back(), seq, prev: chain };
     let mut prev = frame::encode(place, &codec::encode(&header)?, &mut snapshot);
     for payload in &lengths {
         prev =
             frame::encode(Place { kind: Kind::Atom, back: 0, seq, prev }, payload, &mut snapshot);
     }
     frame::encode(Place { kind: Kind::SnapshotEnd, back: 0, seq, prev }, &end, &mut snapshot);
-    Ok((snapshot, bytes))
+    Ok((snapshot, layout))
 }
 
 /// A segment that is whole and durable under its temporary name.
@@ -87,11 +93,11 @@ impl Prepared {
     ) -> Result<Self, JournalError> {
         let name = segment::name(first);
         let temporary = format!("{name}{TEMPORARY}");
-        let (preface, bytes) = preface(first, chain, atoms, room)?;
-        match fill(storage, &temporary, &preface, bytes) {
+        let (preface, layout) = preface(first, chain, atoms, room)?;
+        match fill(storage, &temporary, &preface, layout.bytes) {
             Ok(file) => {
                 let start = preface.len() as u64;
-                Ok(Self { temporary, segment: Segment { name, file, first, bytes, start } })
+                Ok(Self { temporary, segment: Segment { name, file, first, layout, start } })
             }
             Err(source) => {
                 // What is left of it is in nobody's way: the next open removes it.

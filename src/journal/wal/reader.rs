@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::recover::Scan;
-use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Spot};
+use super::segment::{self, Layout, SEGMENT_HEADER_BYTES, SegmentHeader, Spot};
 use crate::journal::frame::{self, HEADER_BYTES, Header, Kind};
 use crate::journal::storage::StoredFile;
 use crate::journal::{Base, JournalError, Record, error};
@@ -25,7 +25,7 @@ pub(crate) struct ReadEvent {
 pub(crate) struct SegmentReader {
     file: Arc<dyn StoredFile>,
     path: PathBuf,
-    bytes: u64,
+    layout: Layout,
     offset: u64,
     piece: Vec<u8>,
     piece_at: u64,
@@ -45,7 +45,7 @@ impl SegmentReader {
         let mut reader = Self {
             file,
             path,
-            bytes,
+            layout: Layout::plain(bytes),
             offset: 0,
             piece: Vec::new(),
             piece_at: 0,
@@ -63,6 +63,10 @@ impl SegmentReader {
             let problem = format!("the file has {bytes} bytes and should have {}", told.bytes);
             return Err(reader.spot().damaged(problem));
         }
+        let Some(layout) = Layout::of(header, bytes) else {
+            return Err(reader.spot().damaged("the file is not divided as a segment is"));
+        };
+        reader.layout = layout;
         reader.chain = header.prev;
         reader.offset = (header.frame_bytes() as u64).saturating_add(told.snapshot_bytes);
         Ok(reader)
@@ -75,14 +79,14 @@ impl SegmentReader {
     /// The atoms before the first event, as the beginning of the segment has them. Only before
     /// anything else is read.
     pub(crate) fn base(&mut self) -> Result<Base, JournalError> {
-        let length = usize::try_from(self.offset.min(self.bytes)).unwrap_or(usize::MAX);
+        let length = usize::try_from(self.offset.min(self.layout.end)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; length];
         let read = self
             .file
             .read_at(&mut bytes, 0)
             .map_err(|e| error::io("cannot read segment", self.path.clone(), e))?;
         bytes.truncate(read);
-        let scan = Scan::preface_of(&bytes, self.bytes, self.path.clone(), self.seq)?;
+        let scan = Scan::preface_of(&bytes, self.layout.bytes, self.path.clone(), self.seq)?;
         Base::new(self.seq, scan.chain, &scan.view)
     }
 
@@ -91,9 +95,9 @@ impl SegmentReader {
         self.seq
     }
 
-    /// The length of the file.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    /// Where the room for events ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.layout.end
     }
 
     /// Forgets what was read ahead: the file may have grown since.
@@ -107,8 +111,8 @@ impl SegmentReader {
             self.piece.len().saturating_sub(usize::try_from(from).unwrap_or(usize::MAX))
         });
         if have < len {
-            // Never more than the file has, whatever a length says.
-            let rest = self.bytes.saturating_sub(self.offset);
+            // Never more than there is room for, whatever a length says.
+            let rest = self.layout.end.saturating_sub(self.offset);
             let want = len.max(PIECE).min(usize::try_from(rest).unwrap_or(usize::MAX));
             self.piece.resize(want, 0);
             self.piece_at = self.offset;
@@ -153,7 +157,7 @@ impl SegmentReader {
                     self.offset += bytes.len() as u64;
                     continue;
                 }
-                Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece => {
+                Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece | Kind::Progress => {
                     return Err(self.spot().damaged("a frame that is no event among the events"));
                 }
             }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::create::Segment;
 use super::segment::{
-    self, FOOTER_BYTES, Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SnapshotEnd, Spot,
+    self, FOOTER_BYTES, Footer, Layout, SEGMENT_HEADER_BYTES, SegmentHeader, SnapshotEnd, Spot,
 };
 use crate::atom::Known;
 use crate::journal::codec;
@@ -81,7 +81,7 @@ pub(crate) fn recover(storage: &dyn Storage, first: u64) -> Result<Recovered, Jo
     let mut scan = Scan::preface(&bytes, path, first)?;
     scan.events()?;
     scan.must_be_newest()?;
-    let segment = Segment { name, file, first, bytes: len, start: scan.start as u64 };
+    let segment = Segment { name, file, first, layout: scan.layout, start: scan.start as u64 };
     Ok(Recovered {
         view: scan.view,
         segment,
@@ -98,9 +98,13 @@ pub(crate) fn recover(storage: &dyn Storage, first: u64) -> Result<Recovered, Jo
 /// One pass over the bytes of a segment.
 #[derive(Debug)]
 pub(crate) struct Scan<'a> {
+    /// What is for frames.
     bytes: &'a [u8],
     path: PathBuf,
     first: u64,
+    layout: Layout,
+    /// An event that was durable, and the last one that was written since.
+    progress: Option<(u64, u64)>,
     pub(crate) start: usize,
     pub(crate) offset: usize,
     pub(crate) seq: u64,
@@ -138,6 +142,8 @@ impl<'a> Scan<'a> {
             bytes,
             path,
             first,
+            layout: Layout::plain(length),
+            progress: None,
             start: 0,
             offset: 0,
             seq: first - 1,
@@ -161,6 +167,14 @@ impl<'a> Scan<'a> {
             let problem = format!("the file has {length} bytes, not {}", told.bytes);
             return Err(scan.spot(None).damaged(problem));
         }
+        let Some(layout) = Layout::of(header, length) else {
+            return Err(scan.spot(None).damaged("the file is not divided as a segment is"));
+        };
+        let at = |offset: u64| usize::try_from(offset).ok();
+        scan.bytes = bytes.get(..at(layout.end).unwrap_or(usize::MAX)).unwrap_or(bytes);
+        let progress = layout.progress.and_then(at).and_then(|at| bytes.get(at..));
+        scan.progress = progress.and_then(segment::read_progress);
+        scan.layout = layout;
         scan.chain = header.prev;
         scan.offset = header.frame_bytes();
         let mut prev = header.crc;
@@ -188,7 +202,12 @@ impl<'a> Scan<'a> {
                     }
                     break;
                 }
-                Kind::Header | Kind::Event | Kind::Footer | Kind::Opened | Kind::Piece => {
+                Kind::Header
+                | Kind::Event
+                | Kind::Footer
+                | Kind::Opened
+                | Kind::Piece
+                | Kind::Progress => {
                     return Err(scan.spot(None).damaged("the snapshot has no end"));
                 }
             }
@@ -226,9 +245,31 @@ impl<'a> Scan<'a> {
                 }
             }
         }
+        self.progress()?;
         self.clean = self.footer.is_some() && self.cut.is_none();
         if let (true, Some((footer_crc, _))) = (self.clean, self.footer) {
             self.mend = Mend::Mark { footer_crc };
+        }
+        Ok(())
+    }
+
+    /// What is said to have been written is there, or it is said that it is not.
+    fn progress(&mut self) -> Result<(), JournalError> {
+        let Some((durable, last)) = self.progress else { return Ok(()) };
+        if durable > self.seq {
+            return Err(self.here().damaged(format!("event {durable} was durable, and is gone")));
+        }
+        if last > self.seq && self.footer.is_none() && self.cut.is_none() {
+            self.cut = Some(Cut {
+                file: self.path.clone(),
+                offset: self.offset as u64,
+                bytes: 0,
+                why: format!(
+                    "the last write before an unclean end, up to event {last}, is not there"
+                ),
+            });
+            // Nothing is to be cleared, but what was said is to be said anew.
+            self.mend = Mend::Zeros { bytes: 0, then_mark: None };
         }
         Ok(())
     }
@@ -276,7 +317,7 @@ impl<'a> Scan<'a> {
             Kind::Event => self.footer.is_none() && header.seq == self.seq + 1,
             Kind::Footer => header.seq == self.seq,
             Kind::Opened => self.footer.is_some() && header.seq == self.seq,
-            Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece => false,
+            Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece | Kind::Progress => false,
         };
         let prev = match header.kind {
             Kind::Opened => self.footer.map_or(self.chain, |(footer_crc, _)| footer_crc),
@@ -285,7 +326,8 @@ impl<'a> Scan<'a> {
             | Kind::Header
             | Kind::Atom
             | Kind::SnapshotEnd
-            | Kind::Piece => self.chain,
+            | Kind::Piece
+            | Kind::Progress => self.chain,
         };
         if !in_order || header.prev != prev {
             let problem = format!("the frame of event {} does not follow", header.seq);
@@ -325,7 +367,7 @@ impl<'a> Scan<'a> {
                 self.group_first = self.seq + 1;
             }
             // Refused above.
-            Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece => {}
+            Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece | Kind::Progress => {}
         }
         self.offset += header.frame_bytes();
         Ok(())
@@ -350,6 +392,11 @@ impl<'a> Scan<'a> {
             }
             then_mark = Some(footer_crc);
         } else {
+            let missing = self.seq + 1;
+            if self.progress.is_some_and(|(durable, _)| durable >= missing) {
+                let problem = format!("{}, and it was durable", flaw.problem());
+                return Err(self.here().damaged(problem));
+            }
             if let Some(problem) = self.later_group(rest) {
                 return Err(self.here().damaged(format!("{}, and {problem}", flaw.problem())));
             }
@@ -382,6 +429,8 @@ impl<'a> Scan<'a> {
                 let later = match header.kind {
                     Kind::Event => header.group_first() > missing,
                     Kind::Footer | Kind::Opened => header.seq >= self.seq,
+                    // It is not where it belongs, and tells all the same.
+                    Kind::Progress => header.seq >= missing,
                     Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece => false,
                 };
                 if later {

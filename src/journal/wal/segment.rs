@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::JournalError;
 use crate::journal::codec;
-use crate::journal::frame::{self, HEADER_BYTES, Kind, Place};
+use crate::journal::frame::{self, HEADER_BYTES, Header, Kind, Place};
 
 /// What the name of a segment ends with.
 const SUFFIX: &str = ".seg";
@@ -39,6 +39,72 @@ pub(crate) struct SegmentHeader {
     pub(crate) atoms: u64,
     /// Bytes of the frames of the snapshot, its end included.
     pub(crate) snapshot_bytes: u64,
+}
+
+/// Where in its file what is. The end of the file, on a page of its own, is for the progress: so
+/// that no page that is lost takes both the last events and the word that there were some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Where the room for frames ends.
+    pub(crate) end: u64,
+    /// Where the progress is; segments of earlier programs have none.
+    pub(crate) progress: Option<u64>,
+    /// The length of the file.
+    pub(crate) bytes: u64,
+}
+
+/// What is lost or damaged together, mostly.
+const PAGE: u64 = 4096;
+
+/// What a disk writes whole or not at all: the room of the progress.
+const PROGRESS_ROOM: u64 = 512;
+
+impl Layout {
+    /// That of a file whose room for frames ends there.
+    pub(crate) fn with_end(end: u64) -> Self {
+        let progress = end.next_multiple_of(PAGE);
+        Self { end, progress: Some(progress), bytes: progress + PROGRESS_ROOM }
+    }
+
+    /// That of a file of `bytes` that has nothing but frames.
+    pub(crate) fn plain(bytes: u64) -> Self {
+        Self { end: bytes, progress: None, bytes }
+    }
+
+    /// What the header's `back` says of it.
+    pub(crate) fn back(self) -> u32 {
+        (self.bytes - self.end) as u32
+    }
+
+    /// That of a file of `bytes` with this header; `None` when there is no such layout.
+    pub(crate) fn of(header: Header, bytes: u64) -> Option<Self> {
+        let end = bytes.checked_sub(u64::from(header.back))?;
+        [Self::plain(end), Self::with_end(end)].into_iter().find(|layout| layout.bytes == bytes)
+    }
+}
+
+/// The payload of [`Kind::Progress`]. The frame's `seq` is an event that was durable before the
+/// last write began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Written {
+    /// The last event of that write.
+    pub(crate) last: u64,
+}
+
+/// The frame that says how far the log has come.
+pub(crate) fn progress(durable: u64, last: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + 8);
+    let place = Place { kind: Kind::Progress, back: 0, seq: durable, prev: 0 };
+    frame::encode(place, &last.to_le_bytes(), &mut bytes);
+    bytes
+}
+
+/// What [`progress`] has written, the last event that was durable before and the last one written.
+/// What is no such frame says nothing: it may be torn, or not be written yet.
+pub(crate) fn read_progress(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (header, payload) = frame::decode(bytes).ok()?;
+    let written: Written = crate::journal::codec::decode(payload).ok()?;
+    (header.kind == Kind::Progress).then_some((header.seq, written.last))
 }
 
 /// Bytes of the header's frame.
