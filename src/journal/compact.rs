@@ -83,6 +83,8 @@ impl Core {
         let before = self.stats()?.bytes;
         let mut cut = self.first_to_keep(retention, oldest)?;
         if cut <= oldest {
+            // A cut that failed may be done all the same: what is said now has to stay true.
+            self.history.settle()?;
             return Ok(Compacted { dropped: 0, oldest, before, after: before });
         }
         match self.seal_before(cut).and_then(|()| self.pack()) {

@@ -233,3 +233,27 @@ fn the_head_of_a_history_cannot_be_read() {
         }
     }
 }
+
+/// A cut failed when its head had its name already. The next one had nothing to do, and said that
+/// the old events were kept; they were gone after the host was killed. (Seed 20091639.)
+#[test]
+fn a_cut_that_has_failed_is_done_or_not_once_the_next_one_says_so() {
+    for nth in 1..12 {
+        for failing in [Failing::Once, Failing::Forever] {
+            let operations = vec![
+                change(30, 1),
+                Operation::Wait,
+                Operation::Pack,
+                change(8, 2),
+                Operation::Wait,
+                fail(Call::SyncDir, nth, failing),
+                Operation::Compact { keep: 12 },
+                Operation::Compact { keep: 60 },
+                crash(KILL),
+                Operation::Compact { keep: 60 },
+                crash(POWER),
+            ];
+            holds(600, operations);
+        }
+    }
+}
