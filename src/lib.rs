@@ -93,5 +93,5 @@ pub mod fuzzing {
     pub use crate::crash::POINTS;
     #[cfg(target_os = "linux")]
     pub use crate::driver::process::fuzzing::{keeper, keeper_seeds};
-    pub use crate::journal::fuzzing::{frame, lifecycle, salvage, segment};
+    pub use crate::journal::fuzzing::{frame, lifecycle, salvage, segment, store, store_seeds};
 }

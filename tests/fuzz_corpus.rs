@@ -50,6 +50,12 @@ fn every_salvage_seed_passes() {
 }
 
 #[test]
+fn every_store_seed_passes() {
+    write_seeds("store", caesium::fuzzing::store_seeds());
+    replay("store", caesium::fuzzing::store);
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn every_keeper_seed_passes() {
     write_seeds("keeper", caesium::fuzzing::keeper_seeds());
@@ -63,7 +69,6 @@ fn every_control_seed_passes() {
     replay("control", caesium::fuzzing::control);
 }
 
-#[cfg(target_os = "linux")]
 fn write_seeds(target: &str, seeds: Vec<(&str, Vec<u8>)>) {
     if std::env::var_os("UPDATE_CORPUS").is_some() {
         fs::create_dir_all(corpus(target)).unwrap();

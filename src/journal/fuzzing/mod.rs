@@ -1,5 +1,7 @@
 //! What the fuzz targets and the replay of their corpora call.
 
+mod store;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use super::{Creation, Fact, Journal, JournalOptions, MemoryHistory, Record, code
 use crate::atom::{AtomId, AtomSpec};
 use crate::lifecycle::{Ending, Event, Evidence, Reason, State, StopCause, StopOrder, WaitStatus};
 use crate::time::Timestamp;
+
+pub use store::{store, store_seeds};
 
 /// Any bytes: decoding never panics, and what decodes encodes to the same bytes.
 pub fn frame(bytes: &[u8]) {
