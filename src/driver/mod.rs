@@ -5,6 +5,7 @@
 //! decides what an observation means, and journals it. So the part that
 //! watches can live on a thread of the host or in a helper process.
 
+mod kernel_file;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
 mod message;

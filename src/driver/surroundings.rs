@@ -3,13 +3,13 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::kernel_file;
 use crate::atom::Bytes;
 
 /// What an atom has from who asked for it, beside its spec: environment, working directory and umask of that process.
@@ -41,7 +41,7 @@ impl Surroundings {
     ///
     /// When its working directory has gone.
     pub fn here() -> io::Result<Self> {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = kernel_file::read_text("/proc/self/status").unwrap_or_default();
         let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
         let umask = umask.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
         Ok(Self::new(env::vars_os(), env::current_dir()?, umask))

@@ -10,6 +10,7 @@ use bincode::Options;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::driver::kernel_file;
 use crate::driver::{DriverError, Handle};
 
 /// The version of a handle's bytes, its first byte.
@@ -140,7 +141,7 @@ impl ProcStat {
     ///
     /// `NotFound` when there is no such process.
     pub(super) fn read(pid: u32) -> io::Result<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat")).map_err(|error| {
+        let text = kernel_file::read(format!("/proc/{pid}/stat")).map_err(|error| {
             // A process that goes while its file is open makes the read fail with ESRCH.
             if error.raw_os_error() == Some(libc::ESRCH) {
                 io::ErrorKind::NotFound.into()
@@ -204,7 +205,7 @@ pub(super) fn read_environment(pid: u32, entry: &[u8]) -> io::Result<bool> {
 ///
 /// As [`read_environment`].
 pub(super) fn environment(pid: u32) -> io::Result<Vec<u8>> {
-    fs::read(format!("/proc/{pid}/environ"))
+    kernel_file::read(format!("/proc/{pid}/environ"))
 }
 
 /// Whether an environment has `entry` in it.

@@ -21,6 +21,7 @@ use rustix::process::{
     set_child_subreaper, setrlimit,
 };
 
+use crate::driver::kernel_file;
 use crate::driver::process::fork::{
     Woken, block_signals, close_from, each_child, lists_children, wait_for_child, wait_for_term,
 };
@@ -85,7 +86,7 @@ fn let_go() -> io::Result<()> {
 
 /// Whether a process is a guard.
 pub(in crate::driver::process) fn is_guard(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == NAME)
+    kernel_file::read_text(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == NAME)
 }
 
 /// Stays as long as there are children.
@@ -214,7 +215,8 @@ impl Guards {
 
 /// Whether a process is called as those are that execute nothing.
 fn is_ours(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("caesium-"))
+    kernel_file::read_text(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.starts_with("caesium-"))
 }
 
 fn is_there(guard: &Identity) -> bool {

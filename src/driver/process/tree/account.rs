@@ -1,12 +1,12 @@
 //! What the kernel counted for an atom: OOM kills, and what it used.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use super::files;
 use super::group::{Group, Node};
 use super::hierarchy::{Controller, Kind};
+use crate::driver::kernel_file;
 use crate::lifecycle::WaitStatus;
 
 /// What the OOM killer did in an atom's cgroup.
@@ -75,7 +75,7 @@ impl Group {
 
 fn oom_kills(node: &Node) -> Option<u32> {
     let read = |dir: &Path, file: &str| {
-        files::keyed(&fs::read_to_string(dir.join(file)).ok()?, "oom_kill")
+        files::keyed(&kernel_file::read_text(dir.join(file)).ok()?, "oom_kill")
     };
     let kills = match &node.hierarchy.kind {
         // With those of nested ones.
@@ -91,14 +91,14 @@ fn oom_kills(node: &Node) -> Option<u32> {
 }
 
 fn unified(dir: &Path, usage: &mut GroupUsage) {
-    if let Ok(text) = fs::read_to_string(dir.join("cpu.stat")) {
+    if let Ok(text) = kernel_file::read_text(dir.join("cpu.stat")) {
         let time = |key| files::keyed(&text, key).map(Duration::from_micros);
         (usage.user, usage.system) = (time("user_usec"), time("system_usec"));
     }
     if let Some(peak) = files::number(&dir.join("memory.peak")) {
         usage.peak_memory = Some(peak);
     }
-    if let Ok(text) = fs::read_to_string(dir.join("io.stat")) {
+    if let Ok(text) = kernel_file::read_text(dir.join("io.stat")) {
         let sum = |key: &str| {
             let fields = text.split_ascii_whitespace();
             fields.filter_map(|field| field.strip_prefix(key)?.parse::<u64>().ok()).sum()
@@ -120,7 +120,7 @@ fn legacy(controller: Controller, dir: &Path, usage: &mut GroupUsage) {
         }
         Controller::Io => {
             let file = dir.join("blkio.throttle.io_service_bytes_recursive");
-            let Ok(text) = fs::read_to_string(file) else { return };
+            let Ok(text) = kernel_file::read_text(file) else { return };
             let sum = |kind: &str| {
                 let of_device = |line: &str| -> Option<u64> {
                     let (_, rest) = line.split_once(' ')?;

@@ -1,7 +1,6 @@
 //! Ending everything in a cgroup, and waiting for it.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::files;
 use super::group::Group;
 use super::hierarchy::{Controller, Kind};
+use crate::driver::kernel_file;
 use crate::driver::process::identity::ProcStat;
 use crate::driver::process::sys;
 
@@ -133,7 +133,8 @@ impl Group {
 
     /// Whether the process that has this pid is in it, in any hierarchy.
     fn has(&self, pid: u32) -> io::Result<bool> {
-        let text = known(fs::read_to_string(format!("/proc/{pid}/cgroup")))?.unwrap_or_default();
+        let text =
+            known(kernel_file::read_text(format!("/proc/{pid}/cgroup")))?.unwrap_or_default();
         Ok(self.nodes().iter().any(|node| node.hierarchy.contains(&node.dir, &text)))
     }
 

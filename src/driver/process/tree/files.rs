@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::driver::kernel_file;
 use crate::driver::process::sys::pause;
 
 /// How long a cgroup that has just been emptied may be busy still.
@@ -42,7 +43,7 @@ pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
 
 /// A file that holds one number.
 pub(super) fn number(file: &Path) -> Option<u64> {
-    fs::read_to_string(file).ok()?.trim().parse().ok()
+    kernel_file::read_text(file).ok()?.trim().parse().ok()
 }
 
 /// The directory and all that are nested in it, the innermost first.
@@ -86,7 +87,7 @@ pub(super) fn members(dir: &Path) -> io::Result<Vec<u32>> {
     };
     let mut pids = Vec::new();
     for dir in dirs {
-        match fs::read_to_string(dir.join("cgroup.procs")) {
+        match kernel_file::read_text(dir.join("cgroup.procs")) {
             Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok())),
             // A threaded one, whose processes the one above it lists.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
@@ -100,7 +101,7 @@ pub(super) fn members(dir: &Path) -> io::Result<Vec<u32>> {
 
 /// What a process is called; `?` when it has gone.
 pub(super) fn name_of(pid: u32) -> String {
-    let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_else(|_| b"?".to_vec());
+    let comm = kernel_file::read(format!("/proc/{pid}/comm")).unwrap_or_else(|_| b"?".to_vec());
     String::from_utf8_lossy(&comm).trim_end().to_owned()
 }
 

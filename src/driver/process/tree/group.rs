@@ -1,6 +1,6 @@
 //! The cgroup of one atom, in every hierarchy in which it has one.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use super::files;
 use super::hierarchy::{Hierarchy, Kind};
 use crate::atom::AtomId;
+use crate::driver::kernel_file;
 use crate::driver::process::fork::Join;
 
 /// One directory of it.
@@ -83,7 +84,7 @@ impl Group {
         for node in &self.nodes {
             let empty = match &node.hierarchy.kind {
                 // It also counts those whose pids cannot be seen from here.
-                Kind::V2 { .. } => match fs::read_to_string(node.dir.join("cgroup.events")) {
+                Kind::V2 { .. } => match kernel_file::read_text(node.dir.join("cgroup.events")) {
                     Ok(text) => files::keyed(&text, "populated") == Some(0),
                     Err(error) if files::is_gone(&error) => true,
                     Err(error) => return Err(error),
