@@ -1,13 +1,16 @@
 //! What is left after the kills, and whether it is what it has to be.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 
 use caesium::journal::{Fact, Record};
 use caesium::lifecycle::{Ending, Event, Reason};
-use caesium::{Atom, AtomId, DeleteRequest, Engine, GetRequest, ListRequest, ProcessEngine, State};
+use caesium::{
+    Atom, AtomId, AtomSpec, DeleteRequest, Engine, GetRequest, ListRequest, ProcessEngine, State,
+};
 
 use super::host::{Place, Said};
-use super::processes::{atoms_alive, keepers, lives, until};
+use super::processes::{atoms_alive, cgroups, keepers, lives, until};
 use super::tally::Tally;
 
 /// Opens the store, and compares what it says with what was acknowledged and with what the atoms have witnessed
@@ -43,6 +46,16 @@ pub(super) fn check(place: &Place, said: &[Said], unseen: bool, tally: &mut Tall
     engine.close().unwrap();
     witnessed(place, &events, unseen, tally);
     until("the keeper leaves", || keepers(&place.atoms()).is_empty().then_some(()));
+    if !cgroups(&place.atoms()).is_empty() {
+        // One that was killed has left them, and there was no need for another one; whichever comes next clears up.
+        let engine = place.open().unwrap();
+        let atom = engine.create(AtomSpec::command("true").into()).unwrap();
+        engine.wait(&atom.id().into()).unwrap();
+        engine.delete(&atom.id().into()).unwrap();
+        engine.close().unwrap();
+        until("the keeper leaves", || keepers(&place.atoms()).is_empty().then_some(()));
+        assert_eq!(cgroups(&place.atoms()), [] as [PathBuf; 0], "cgroups are left");
+    }
 }
 
 /// Waits until nothing is on its way, and sees that what is said to run does.

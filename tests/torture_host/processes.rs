@@ -1,7 +1,7 @@
 //! Who runs on this machine, as far as it belongs to a store.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -50,6 +50,23 @@ pub(super) fn atoms_alive(witness: &Path) -> Vec<(String, u32)> {
         let atom = entries.iter().find_map(|entry| entry.strip_prefix(b"CAESIUM_ATOM="));
         if let Some(atom) = atom {
             found.push((String::from_utf8_lossy(atom).into_owned(), pid));
+        }
+    }
+    found
+}
+
+/// The cgroups of a store, and of its atoms.
+pub(super) fn cgroups(atoms: &Path) -> Vec<PathBuf> {
+    let about = std::fs::metadata(atoms).unwrap();
+    let name = format!("caesium-{:x}-{:x}", about.dev(), about.ino());
+    let (mut found, mut next) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
+    while let Some(dir) = next.pop() {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if entry.path().iter().any(|part| part == name.as_str()) {
+                found.push(entry.path());
+            }
+            next.push(entry.path());
         }
     }
     found

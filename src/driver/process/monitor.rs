@@ -50,6 +50,8 @@ pub(super) struct Monitor {
     pub(super) epoll: OwnedFd,
     /// In the keeper: where cgroups can be made, once that was asked.
     pub(super) cgroups: Option<Cgroups>,
+    /// In the keeper: what the store is called among cgroups.
+    pub(super) store_name: String,
     /// In the keeper: the limits of descriptors that atoms get, when they are others than our own.
     pub(super) soft_nofile: Option<(u64, u64)>,
     /// In the keeper: whether what no cgroup contains can have a reaper, once that was asked.
@@ -137,7 +139,10 @@ impl Monitor {
 
     /// In the keeper: it tells whoever is connected.
     pub(super) fn keeper(context: Arc<Context>, link: Link) -> io::Result<Self> {
+        let stat = rustix::fs::stat(&context.atoms);
+        let name = stat.map(|stat| format!("{:x}-{:x}", stat.st_dev, stat.st_ino));
         let mut monitor = Self::with(context, None, Some(link))?;
+        monitor.store_name = name.unwrap_or_else(|_| "unknown".to_owned());
         let children = ChildSignal::new()?;
         let data = epoll::EventData::new_u64(CHILD);
         epoll::add(&monitor.epoll, &children, data, epoll::EventFlags::IN)?;
@@ -165,6 +170,7 @@ impl Monitor {
             told: RefCell::default(),
             epoll,
             cgroups: None,
+            store_name: String::new(),
             can_reap: None,
             guards: None,
             soft_nofile: None,

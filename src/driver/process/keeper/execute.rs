@@ -278,27 +278,23 @@ impl Monitor {
         if !needed && !cgroups.can_contain() {
             return Ok(None);
         }
-        match cgroups.create(order.atom, limits) {
-            Ok(group) => {
-                dir.marker().mark(Mark::Group);
-                Ok(Some(group))
-            }
-            Err(failure) if needed => Err(failure),
-            Err(failure) => {
-                tracing::warn!(atom = %order.atom, detail = failure.detail, "an atom is not contained");
-                Ok(None)
-            }
+        // Before there is one: what a keeper that dies now leaves behind is looked for.
+        dir.marker().mark(Mark::Group);
+        let failure = match cgroups.create(order.atom, limits) {
+            Ok(group) => return Ok(Some(group)),
+            Err(failure) => failure,
+        };
+        dir.marker().unmark(Mark::Group);
+        if needed {
+            return Err(failure);
         }
+        tracing::warn!(atom = %order.atom, detail = failure.detail, "an atom is not contained");
+        Ok(None)
     }
 
     /// Where cgroups can be made; found out when it is first asked for.
     fn cgroups(&mut self) -> &Cgroups {
-        let atoms = &self.context.atoms;
-        self.cgroups.get_or_insert_with(|| {
-            let stat = rustix::fs::stat(atoms);
-            let name = stat.map(|stat| format!("{:x}-{:x}", stat.st_dev, stat.st_ino));
-            Cgroups::find(&name.unwrap_or_else(|_| "unknown".to_owned()))
-        })
+        self.cgroups.get_or_insert_with(|| Cgroups::find(&self.store_name))
     }
 
     /// The cgroup of an atom that an earlier keeper started.
@@ -341,10 +337,13 @@ impl Monitor {
     }
 
     /// The keeper leaves: what of the cgroups nobody needs goes with it.
-    pub(in crate::driver::process) fn leave_cgroups(&self) {
-        if let Some(cgroups) = &self.cgroups {
-            cgroups.remove_store_group();
+    pub(in crate::driver::process) fn leave_cgroups(&mut self) {
+        if self.link.is_none() {
+            return;
         }
+        // Those too that a keeper which was killed has left, although this one needed none.
+        let cgroups = self.cgroups.take().unwrap_or_else(|| Cgroups::untried(&self.store_name));
+        cgroups.sweep();
     }
 }
 

@@ -70,6 +70,17 @@ impl Cgroups {
         Self { stores }
     }
 
+    /// Where they would be, of which nothing is known: for what an earlier keeper has left.
+    pub(in crate::driver::process) fn untried(store_name: &str) -> Self {
+        let store_dir = format!("caesium-{store_name}");
+        let all = Hierarchy::all().unwrap_or_default();
+        let store = |mut hierarchy: Hierarchy| {
+            hierarchy.settle(&store_dir, LEAF);
+            StoreGroup::new(hierarchy, &store_dir)
+        };
+        Self { stores: all.into_iter().map(store).collect() }
+    }
+
     /// Whether an atom's processes can be told from others, and ended together.
     pub(in crate::driver::process) fn can_contain(&self) -> bool {
         !self.stores.is_empty()
@@ -177,8 +188,17 @@ impl Cgroups {
         (!nodes.is_empty()).then(|| Group::new(atom, nodes))
     }
 
+    /// Removes all that nothing lives in: those of atoms that were not watched any more when their keeper was killed, and the
+    /// store's own.
+    pub(in crate::driver::process) fn sweep(&self) {
+        for store in &self.stores {
+            store.sweep();
+            store.remove();
+        }
+    }
+
     /// The atoms of this store that have a cgroup, needed or not.
-    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
+    #[cfg(test)]
     pub(in crate::driver::process) fn leftover_groups(&self) -> Vec<AtomId> {
         let mut atoms: Vec<_> = self.stores.iter().flat_map(StoreGroup::atoms).collect();
         atoms.sort_unstable();

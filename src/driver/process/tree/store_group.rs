@@ -172,10 +172,18 @@ impl StoreGroup {
     }
 
     /// The atoms that have a cgroup here.
-    #[allow(dead_code, reason = "only its tests use it until stops wait without blocking")]
+    #[cfg(test)]
     pub(super) fn atoms(&self) -> Vec<AtomId> {
         let dirs = std::iter::once(&self.dir).chain(self.elsewhere());
         dirs.flat_map(|dir| atoms_in(dir)).collect()
+    }
+
+    /// Removes the cgroups of atoms in which nothing lives.
+    pub(super) fn sweep(&self) {
+        for atom in atoms_in(&self.dir) {
+            // Refused where something was left to live.
+            let _ = files::remove_tree(&self.dir.join(atom.to_string()));
+        }
     }
 
     /// Removes it, if no atom has a cgroup in it.

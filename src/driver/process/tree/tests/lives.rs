@@ -140,3 +140,16 @@ fn a_child_is_in_its_groups_before_it_has_its_go() {
     cgroups.remove_store_group();
     assert_eq!(traces(&name), NOWHERE);
 }
+
+#[test]
+fn what_a_killed_keeper_has_left_empty_goes_with_the_next_one() {
+    let name = store_name();
+    let Some(cgroups) = cgroups(Way::Found, &name) else { return };
+    drop(cgroups.create(AtomId::new(), &Limits::default()).unwrap());
+    let mut played = Played::start(cgroups, "escapee", &Limits::default());
+    let atom = played.group().atom();
+    Cgroups::untried(&name).sweep();
+    assert_eq!(Cgroups::find(&name).leftover_groups(), [atom], "something lives in it");
+    played.kill();
+    assert_eq!(traces(&name), NOWHERE);
+}
