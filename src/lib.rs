@@ -23,6 +23,8 @@
 //!
 //! # Where to look
 //!
+//! * The [guide], in the order in which one needs it; [coming from](guide::coming_from) `tokio::process`, supervisord, pueue
+//!   and systemd-run; and [what it cannot do](guide::limits).
 //! * [`Engine`]: what hosts call. [`ProcessEngine`] is the one for processes of
 //!   this machine, [`JournaledEngine`] the one implementation behind every driver.
 //! * [`AtomSpec`]: what is asked of an atom. [`Atom`]: what is known of it.
@@ -54,6 +56,8 @@ mod crash;
 pub mod driver;
 mod durability;
 pub mod engine;
+#[cfg(doc)]
+pub mod guide;
 mod init;
 pub mod journal;
 mod lane;

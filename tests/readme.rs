@@ -27,7 +27,11 @@ fn every_page_that_a_page_points_to_is_there() {
     }
     for page in pages {
         let text = fs::read_to_string(&page).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let inline = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        // At the end of a page, for those that are read elsewhere too.
+        let defined = text.lines().filter(|line| line.starts_with('['));
+        let defined = defined.filter_map(|line| line.split_once("]: ").map(|(_, link)| link));
+        for link in inline.chain(defined) {
             let path = link.split('#').next().unwrap_or_default();
             if !path.is_empty() && !path.contains("://") {
                 let target = page.parent().unwrap().join(path);

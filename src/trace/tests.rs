@@ -41,9 +41,9 @@ fn documented() -> Table {
         let [kind, name, target, level, fields, _when] = cells[..] else {
             panic!("a row of six cells: {line}")
         };
-        let bare = |cell: &str| cell.trim_matches(['[', ']', '`']).to_owned();
+        let bare = |cell: &str| cell.trim_matches(['`', '?']).to_owned();
         let fields = fields.split_whitespace();
-        let (some, always): (Vec<_>, Vec<_>) = fields.partition(|field| field.starts_with('['));
+        let (some, always): (Vec<_>, Vec<_>) = fields.partition(|field| field.ends_with('?'));
         let always: BTreeSet<String> = always.into_iter().map(bare).collect();
         let row = Row {
             kind: kind.to_owned(),
