@@ -111,6 +111,29 @@ fn whatever_is_wiped_out_after_an_unclean_end_only_the_last_write_goes_and_not_i
     assert!(refused > 0 && reported > 0, "{refused} {reported}");
 }
 
+/// The footer of a closed store may be wiped out with the last events: that is no torn write.
+#[test]
+fn a_closed_store_without_its_last_bytes_is_refused_unless_they_were_its_footer() {
+    let (bytes, records) = closed();
+    let room = room_of_frames(&bytes);
+    let used = bytes[..room].iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let footer = used - 52;
+    for from in 0..used {
+        let mut wiped = bytes.clone();
+        wiped[from..used].fill(0);
+        let store = copy_of(&wiped);
+        match store.open_with(tiny()) {
+            Err(JournalError::Damaged { .. }) => {
+                assert!(store.disk_twin().contents(FIRST).unwrap() == wiped, "from {from}");
+            }
+            Ok((journal, recovery)) if from >= footer => {
+                assert!(all(&journal) == records && !recovery.clean, "{from}: {recovery:?}");
+            }
+            other => panic!("from {from}: {other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_truncated_store_is_refused_at_every_length() {
     let (bytes, _) = closed();

@@ -13,6 +13,13 @@ fn room(options: &JournalOptions, needed: u64, before: u64) -> u64 {
     needed.max(options.segment_bytes.min(before.saturating_mul(2)))
 }
 
+/// Says that all that was decided is durable.
+fn progress(decided: &Decided) -> std::io::Result<()> {
+    let told = segment::progress(decided.seq, decided.seq);
+    let at = decided.segment.layout.progress;
+    at.map_or(Ok(()), |at| decided.segment.file.write_at(&told, at))
+}
+
 impl Core {
     /// Goes on in a new segment that has room for `needed` bytes of events.
     ///
@@ -77,10 +84,9 @@ impl Core {
         if let Mend::Zeros { bytes, then_mark } = decided.mend {
             // A torn write must be gone before anything is said to be clean.
             let file = &decided.segment.file;
-            let anew = |at| file.write_at(&segment::progress(decided.seq, decided.seq), at);
             let zeroed = file
                 .write_at(&vec![0; bytes as usize], decided.offset)
-                .and_then(|()| decided.segment.layout.progress.map_or(Ok(()), anew))
+                .and_then(|()| progress(decided))
                 .and_then(|()| file.sync_data());
             if let Err(error) = zeroed {
                 let cause = self.poison(&format!("clearing a torn write failed: {error}"));
@@ -104,7 +110,12 @@ impl Core {
         let footer = Footer { events, next };
         let (bytes, footer_crc) = segment::footer(decided.seq, decided.chain, footer);
         let file = &decided.segment.file;
-        if let Err(error) = file.write_at(&bytes, decided.offset).and_then(|()| file.sync_data()) {
+        // All is durable: whoever wipes out the footer does not make the last events doubtful.
+        let sealed = file
+            .write_at(&bytes, decided.offset)
+            .and_then(|()| progress(decided))
+            .and_then(|()| file.sync_data());
+        if let Err(error) = sealed {
             let cause = self.poison(&format!("sealing a segment failed: {error}"));
             return Err(JournalError::Poisoned { cause });
         }
