@@ -37,7 +37,7 @@ pub(super) fn open(option: Option<&Path>) -> Result<Attached, Failure> {
     let engine = Attached::new(&path, options)?;
     if let Some(cut) = engine.cut() {
         complain(&format!(
-            "the last write to {} had not been finished: {} bytes at {} are left out ({}); nothing acknowledged is lost",
+            "the last write to {} had not been finished: {} bytes at {} are left out ({}); unless the disk is damaged nothing acknowledged is lost",
             cut.file.display(),
             cut.bytes,
             cut.offset,

@@ -26,7 +26,8 @@ pub struct Cut {
     pub file: PathBuf,
     /// Where its readable part ends.
     pub offset: u64,
-    /// How many bytes, from there to the last one that is not zero, are left out.
+    /// How many bytes, from there to the last one that is not zero, are left out; none
+    /// when the last write is not there at all.
     pub bytes: u64,
     /// What is wrong with them.
     pub why: String,
