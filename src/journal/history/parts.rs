@@ -290,7 +290,7 @@ impl<S: Shelf> Parts<S> {
                 Err(error @ JournalError::HistoryDamaged { .. })
                     if state.damaged.contains_key(&part.first) =>
                 {
-                    tracing::error!(%error, "the newest part of the history is damaged");
+                    tracing::warn!(%error, "the newest part of the history is damaged");
                 }
                 other => return other,
             }
