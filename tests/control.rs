@@ -552,8 +552,8 @@ fn when_the_holder_goes_who_waits_is_told_and_the_next_request_opens_the_store()
             Some(Ok(LogItem::Chunk(chunk))) => chunk.bytes.len() as u64,
             other => panic!("{other:?}"),
         };
+        let request = WaitRequest::from(atom.id()).timeout(SOON);
         std::thread::scope(|scope| {
-            let request = WaitRequest::from(atom.id()).timeout(SOON);
             let wait = scope.spawn(|| engine.wait(&request));
             // It is asked for when this returns.
             let polled = engine.wait_async(atom.id());
