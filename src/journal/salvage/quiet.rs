@@ -26,28 +26,48 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 
 /// What is in a directory: names, in order, and whether each is a directory itself.
 fn list(dir: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
-    let mut found = Vec::new();
+    // With what the directory tells of it.
+    let mut found: Vec<(PathBuf, Option<bool>)> = Vec::new();
     #[cfg(target_os = "linux")]
     {
         use std::ffi::OsStr;
         use std::os::unix::ffi::OsStrExt;
+
+        use rustix::fs::FileType::{
+            BlockDevice, CharacterDevice, Directory, Fifo, RegularFile, Socket, Symlink, Unknown,
+        };
         for entry in rustix::fs::Dir::new(open(dir)?)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                found.push(dir.join(OsStr::from_bytes(name)));
+            if name == b"." || name == b".." {
+                continue;
             }
+            let is_dir = match entry.file_type() {
+                Directory => Some(true),
+                RegularFile => Some(false),
+                Unknown => None,
+                // None of ours.
+                Symlink | Fifo | Socket | CharacterDevice | BlockDevice => continue,
+            };
+            found.push((dir.join(OsStr::from_bytes(name)), is_dir));
         }
     }
     #[cfg(not(target_os = "linux"))]
     for entry in fs::read_dir(dir)? {
-        found.push(entry?.path());
+        found.push((entry?.path(), None));
     }
     found.sort();
-    let kinds = found.into_iter().filter_map(|path| {
-        let kind = fs::symlink_metadata(&path).ok()?.file_type();
-        // Links and the like are none of ours.
-        (kind.is_dir() || kind.is_file()).then_some((path, kind.is_dir()))
+    let kinds = found.into_iter().filter_map(|(path, told)| {
+        if let Some(is_dir) = told {
+            return Some((path, is_dir));
+        }
+        let is_dir = match fs::symlink_metadata(&path) {
+            Ok(about) if about.is_dir() || about.is_file() => about.is_dir(),
+            Ok(_) => return None,
+            // What it is cannot be told. That it cannot be read will be.
+            Err(_) => false,
+        };
+        Some((path, is_dir))
     });
     Ok(kinds.collect())
 }
@@ -107,7 +127,8 @@ pub(super) fn read_at(file: &File, piece: &mut [u8], offset: u64) -> (usize, u64
             Ok(read) => done += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => {
-                let end = file.metadata().map_or(0, |metadata| metadata.len());
+                // Who does not know where it ends finds that out by reading on.
+                let end = file.metadata().map_or(u64::MAX, |metadata| metadata.len());
                 let left = usize::try_from(end.saturating_sub(offset + done as u64));
                 let at = usize::try_from(offset).unwrap_or(0) + done;
                 let block = BLOCK - at % BLOCK;
