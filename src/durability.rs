@@ -2,6 +2,7 @@
 
 /// How much an acknowledgement promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Durability {
     /// What is acknowledged is on disk: it survives a power cut. The default.
     #[default]

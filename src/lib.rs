@@ -86,7 +86,7 @@ pub use init::init;
 pub use journal::Retention;
 pub use lifecycle::{OnInvalid, Outcome, Reason, RetryPolicy, State};
 pub use log::{LogChunk, LogItem, Stream};
-pub use time::{Clock, Timestamp};
+pub use time::{BadTimestamp, Clock, Timestamp};
 
 /// What the fuzz targets in `fuzz/` and the tests of crashes call. Not part of the API.
 #[cfg(feature = "test-util")]

@@ -107,11 +107,16 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A text that is no point in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a time: write 2026-01-02T03:04:05Z, with a fraction of a second if need be")]
+pub struct BadTimestamp(());
+
 impl FromStr for Timestamp {
-    type Err = humantime::TimestampError;
+    type Err = BadTimestamp;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_rfc3339_weak(text).map(Self::from)
+        humantime::parse_rfc3339_weak(text).map(Self::from).map_err(|_| BadTimestamp(()))
     }
 }
 

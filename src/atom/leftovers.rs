@@ -6,6 +6,7 @@ use crate::text::named;
 
 /// What becomes of an atom's processes that remain when its leader has exited by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Leftovers {
     /// They are killed. The default: an atom that has stopped has nothing that runs.
     #[default]

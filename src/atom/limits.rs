@@ -27,6 +27,7 @@ impl Limits {
 
 /// A resource of setrlimit(2), named as in ulimit and systemd without the prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Resource {
     /// Address space, in bytes.
     As,

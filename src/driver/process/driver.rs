@@ -64,6 +64,7 @@ impl Default for Supervision {
 
 /// What becomes of living atoms when their host dies without closing its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnDeath {
     /// They live on, and whoever opens the store next has them. The default: a crash is no reason to lose work.
     #[default]

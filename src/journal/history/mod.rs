@@ -63,6 +63,7 @@ pub struct Part {
 
 /// What is known of a history without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HistoryState {
     /// Nothing was packed yet.
     Absent,
@@ -80,6 +81,7 @@ named!(HistoryState, "state of a history", {
 
 /// What a history takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HistoryUsage {
     /// What is known of it.
     pub state: HistoryState,
