@@ -248,7 +248,7 @@ fn stops_retries_and_what_cannot_be_are_seen() {
     let seen = listener.find(|one| {
         one.name == "atom.contradiction" && one.fields["atom"] == invalid.id().to_string()
     });
-    // It is traced when the journal takes it, and to be read when it is durable.
+    // It is traced a moment before anybody else can see it.
     let invalid = engine.wait(&invalid.id().into()).unwrap();
     assert_eq!(seen.fields["reason"], invalid.reason().unwrap().as_str());
 }
@@ -303,10 +303,10 @@ fn a_torn_write_is_seen_to_be_left_out() {
         }
     }
     let mut bytes = std::fs::read(&segment).unwrap();
-    // The last page is not for events.
-    let pages = bytes.len() - 4096;
-    let used = bytes[..pages].iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[used - 3..pages].fill(0);
+    // The last 512 bytes say how far it had come; the last event is before them.
+    let frames = bytes.len() - 512;
+    let used = bytes[..frames].iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used - 3..frames].fill(0);
     std::fs::write(copy.join("wal").join(segment.file_name().unwrap()), &bytes).unwrap();
     drop(open(options(), &copy, &place.world));
     let torn = listener.find(|one| one.name == "journal.torn");
