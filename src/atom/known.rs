@@ -42,7 +42,6 @@ pub(crate) struct Known {
 
 /// A retry that is due and has not been made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct PlannedRetry {
     /// The id that the new atom will have.
     pub id: AtomId,
