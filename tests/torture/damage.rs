@@ -407,8 +407,13 @@ impl Stand<'_> {
         self.go_on(journal, number, there)?;
         if verdict == "reported" {
             // Reading changes nothing, and who appends does so to a part that is whole.
-            let harmed: Vec<String> =
-                damage.touched.iter().filter_map(|name| files_of(name)).collect();
+            // A part that was being begun when the host was killed is of no head, and is begun anew.
+            let counts = |name: &Path| {
+                !name.starts_with("history")
+                    || self.witness_files.contains_key(Path::new("history/head"))
+            };
+            let touched = damage.touched.iter().filter(|name| counts(name));
+            let harmed: Vec<String> = touched.filter_map(|name| files_of(name)).collect();
             let torn = recovery.cut.map(|cut| cut.file);
             self.unchanged(&before, |name| {
                 let packed = name.starts_with("wal") && !self.dir.join(name).exists();
@@ -417,7 +422,7 @@ impl Stand<'_> {
                 before.contains_key(name)
                     && !packed
                     && !torn
-                    && (harmed || damage.touched.contains(name) && !is_sums(name))
+                    && (harmed || damage.touched.contains(name) && !is_sums(name) && counts(name))
             })?;
             let went = |name: &PathBuf| before.contains_key(name) && !self.dir.join(name).exists();
             if damage.touched.iter().all(went) {
