@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use caesium::AtomId;
 use caesium::lifecycle::WaitStatus;
 use caesium::log::{LogItem, LogNext, LogQuery, Stream};
-use process_harness::{Output, World, following, read_until, sh};
+use process_harness::{Output, PATIENCE, World, following, read_until, sh};
 
 fn log_files(world: &World, atom: AtomId) -> Vec<fs::DirEntry> {
     fs::read_dir(world.dir(atom))
@@ -271,7 +271,11 @@ fn a_full_disk_harms_the_log_and_not_the_atom() {
     let refused = world.driver_refuses(&small);
     world.remove(atom, None);
     drop(world);
-    std::process::Command::new("umount").arg(&small).status().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !std::process::Command::new("umount").arg(&small).status().unwrap().success() {
+        assert!(Instant::now() < deadline, "somebody has it open still");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
     assert_eq!(status, WaitStatus::Exited { code: 0 });
     assert!(output.dropped > 0);
     assert!(!output.chunks.is_empty());
