@@ -36,7 +36,7 @@ impl<S: Shelf> Parts<S> {
         next.head.first = first;
         next.parts.retain(|part| part.last >= first);
         let rewritten = self.shorten(state, &mut next, going_on);
-        if let Err(error) = self.install(state, next.clone()) {
+        if let Err(error) = self.install_in_need(state, next.clone()) {
             // Either head may be on disk now, so everything stays until that is certain.
             if let Some((part, opened)) = rewritten
                 && let Err(trouble) = self.shelf.close(part.first, opened, false)
@@ -58,6 +58,10 @@ impl<S: Shelf> Parts<S> {
             }
             state.damaged.remove(&part.first);
             self.remove(part.first);
+        }
+        // Some file systems give the room to others only once they have written down that it is free.
+        if let Err(error) = self.storage.sync_dir() {
+            tracing::debug!(%error, "what was cut may take room a moment longer");
         }
         head::set_room_aside(&*self.storage, self.shelf.sizes().room);
         Ok(())

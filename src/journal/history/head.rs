@@ -62,8 +62,20 @@ impl Contents {
         bytes
     }
 
+    /// Without the zeros that may follow it, in a file whose room was set aside.
+    fn trimmed(bytes: &[u8]) -> &[u8] {
+        let count = bytes.get(FIXED_BYTES - 4..FIXED_BYTES).and_then(|count| count.try_into().ok());
+        let Some(count) = count.map(u32::from_le_bytes) else { return bytes };
+        let length = (count as usize).saturating_mul(PART_BYTES).saturating_add(FIXED_BYTES + 4);
+        match bytes.split_at_checked(length) {
+            Some((whole, rest)) if rest.iter().all(|byte| *byte == 0) => whole,
+            Some(_) | None => bytes,
+        }
+    }
+
     /// In words, what is wrong with it.
     fn decode(bytes: &[u8]) -> Result<Self, Flaw> {
+        let bytes = Self::trimmed(bytes);
         let short = Flaw::Damaged("is too short");
         let (told, crc) = bytes.split_last_chunk::<4>().ok_or(short)?;
         if crc32c::crc32c(told) != u32::from_le_bytes(*crc) || !told.starts_with(&MAGIC) {
@@ -156,8 +168,16 @@ pub(super) fn read(storage: &dyn Storage) -> Result<Option<Contents>, JournalErr
     }
 }
 
-pub(super) fn write(storage: &dyn Storage, contents: &Contents) -> Result<(), JournalError> {
-    write_file(storage, NAME, &contents.encode())
+/// Why a head was not written.
+pub(super) struct Unwritten {
+    pub(super) error: JournalError,
+    /// It may be on disk all the same, or may be there after a power cut.
+    pub(super) in_doubt: bool,
+}
+
+/// Replaces the head.
+pub(super) fn write(storage: &dyn Storage, contents: &Contents) -> Result<(), Unwritten> {
+    write_whole(storage, NAME, &contents.encode())
 }
 
 /// A file whose room is taken when the disk is full, so that a cut can make more.
@@ -181,19 +201,29 @@ pub(super) fn set_room_aside(storage: &dyn Storage, bytes: u64) {
     }
 }
 
-/// Writes a head on a disk that may be full.
-pub(super) fn write_in_need(
-    storage: &dyn Storage,
-    contents: &Contents,
-) -> Result<(), JournalError> {
-    match write(storage, contents) {
-        Err(JournalError::Io { source, .. })
-            if source.kind() == io::ErrorKind::StorageFull && storage.remove(ROOM).is_ok() =>
-        {
-            write(storage, contents)
-        }
-        other => other,
+/// Writes a head on a disk that may be full: then what was set aside becomes the head. To remove it and write another file
+/// would not do: what was freed may be to be had only when the file system has written that down.
+pub(super) fn write_in_need(storage: &dyn Storage, contents: &Contents) -> Result<(), Unwritten> {
+    let Err(failed) = write(storage, contents) else { return Ok(()) };
+    if let JournalError::Io { source, .. } = &failed.error
+        && source.kind() == io::ErrorKind::StorageFull
+    {
+        // Where there is none, what is wrong is that the disk is full.
+        return write_into_room(storage, &contents.encode())
+            .map_err(|_| Unwritten { in_doubt: true, ..failed });
     }
+    Err(failed)
+}
+
+fn write_into_room(storage: &dyn Storage, head: &[u8]) -> io::Result<()> {
+    let file = storage.open(ROOM)?;
+    // To its end: an earlier try may have left something there.
+    let mut bytes = head.to_vec();
+    bytes.resize(usize::try_from(file.len()?).unwrap_or(0).max(head.len()), 0);
+    file.write_at(&bytes, 0)?;
+    file.sync_data()?;
+    storage.rename(ROOM, NAME)?;
+    storage.sync_dir()
 }
 
 /// Removes files that are not in their place yet, and those that `which` says so of.
@@ -259,8 +289,15 @@ pub(super) fn write_file(
     name: &str,
     bytes: &[u8],
 ) -> Result<(), JournalError> {
+    write_whole(storage, name, bytes).map_err(|unwritten| unwritten.error)
+}
+
+fn write_whole(storage: &dyn Storage, name: &str, bytes: &[u8]) -> Result<(), Unwritten> {
     let temporary = format!("{name}{TEMPORARY}");
-    let failed = |source| error::io("cannot write", storage.path(name), source);
+    let failed = |in_doubt, source| Unwritten {
+        error: error::io("cannot write", storage.path(name), source),
+        in_doubt,
+    };
     let write = || -> io::Result<()> {
         match storage.remove(&temporary) {
             // Of an earlier try that could not be removed.
@@ -270,15 +307,18 @@ pub(super) fn write_file(
         }
         let file = storage.create(&temporary)?;
         file.write_at(bytes, 0)?;
-        file.sync_data()?;
-        storage.rename(&temporary, name)
+        file.sync_data()
     };
     if let Err(source) = write() {
         // On a full disk it takes room that something else needs.
         let _ = storage.remove(&temporary);
-        return Err(failed(source));
+        return Err(failed(false, source));
     }
-    storage.sync_dir().map_err(failed)
+    if let Err(source) = storage.rename(&temporary, name) {
+        let _ = storage.remove(&temporary);
+        return Err(failed(true, source));
+    }
+    storage.sync_dir().map_err(|source| failed(true, source))
 }
 
 #[cfg(test)]
@@ -319,6 +359,14 @@ mod tests {
         }
         for length in 0..bytes.len() {
             assert!(Contents::decode(&bytes[..length]).is_err(), "length {length}");
+        }
+        // In a file with more room there are zeros after it, and nothing else.
+        bytes.resize(4096, 0);
+        assert_eq!(Contents::decode(&bytes), Ok(contents()));
+        for at in contents().encode().len()..bytes.len() {
+            bytes[at] = 1;
+            assert!(Contents::decode(&bytes).is_err(), "byte {at}");
+            bytes[at] = 0;
         }
     }
 

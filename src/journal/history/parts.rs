@@ -123,12 +123,36 @@ impl<S: Shelf> Parts<S> {
         state: &mut State<S::Opened>,
         contents: Contents,
     ) -> Result<(), JournalError> {
-        if let Err(error) = head::write_in_need(&*self.storage, &contents) {
-            state.doubtful = true;
-            return Err(error);
+        // What is set aside is for a cut, which makes room.
+        let written = head::write(&*self.storage, &contents);
+        Self::installed(state, contents, written)
+    }
+
+    /// The same, on a disk that may be full.
+    pub(super) fn install_in_need(
+        &self,
+        state: &mut State<S::Opened>,
+        contents: Contents,
+    ) -> Result<(), JournalError> {
+        let written = head::write_in_need(&*self.storage, &contents);
+        Self::installed(state, contents, written)
+    }
+
+    fn installed(
+        state: &mut State<S::Opened>,
+        contents: Contents,
+        written: Result<(), head::Unwritten>,
+    ) -> Result<(), JournalError> {
+        match written {
+            Ok(()) => {
+                state.contents = Some(Some(contents));
+                Ok(())
+            }
+            Err(head::Unwritten { error, in_doubt }) => {
+                state.doubtful |= in_doubt;
+                Err(error)
+            }
         }
-        state.contents = Some(Some(contents));
-        Ok(())
     }
 
     /// Makes the head on disk the one that is known, if that is in doubt: what it
@@ -138,7 +162,9 @@ impl<S: Shelf> Parts<S> {
             return Ok(());
         }
         match state.contents.clone().flatten() {
-            Some(contents) => head::write_in_need(&*self.storage, &contents)?,
+            Some(contents) => {
+                head::write_in_need(&*self.storage, &contents).map_err(|failed| failed.error)?;
+            }
             None => head::remove(&*self.storage)?,
         }
         state.doubtful = false;
