@@ -1,0 +1,61 @@
+//! Our own journal, as a contender.
+
+use std::path::Path;
+use std::time::Duration;
+
+use caesium::Timestamp;
+use caesium::atom::{AtomId, AtomSpec};
+use caesium::journal::{Creation, Fact, Journal, JournalError, JournalOptions, Note, Ticket};
+use caesium::lifecycle::{Event, StopCause, StopOrder};
+
+use crate::Result;
+use crate::contender::Contender;
+
+/// A journal with one atom that is asked to stop over and over: events of one size.
+pub(crate) struct Events {
+    pub(crate) journal: Journal,
+    atom: AtomId,
+    fact: Fact,
+}
+
+impl Events {
+    pub(crate) fn new(dir: &Path, options: JournalOptions) -> Result<Self> {
+        let dir = dir.join("caesium");
+        std::fs::create_dir(&dir)?;
+        let (journal, _) = Journal::open_dir(&dir, options)?;
+        let atom = AtomId::new();
+        let creation = Creation {
+            engine: "peers".into(),
+            spec: AtomSpec::command("true").into(),
+            attempt: 1,
+            retry_of: None,
+        };
+        let ((), made) = journal.change(|draft| {
+            draft.append(atom, Timestamp::from_micros(1), Fact::Created(creation)).map(drop)
+        })?;
+        made.wait()?;
+        let order =
+            StopOrder { grace: Duration::from_secs(10), force: false, cause: StopCause::Requested };
+        // 83 bytes of fields and a detail: frames of about 200 bytes.
+        let note = Note { detail: Some("d".repeat(80).into()), ..Note::default() };
+        let fact = Fact::Happened { event: Event::StopAsked(order), note };
+        Ok(Self { journal, atom, fact })
+    }
+
+    /// Appends as many events; to be waited for.
+    pub(crate) fn append(&self, events: usize) -> Result<Ticket> {
+        let ((), ticket) = self.journal.change(|draft| {
+            for _ in 0..events {
+                draft.append(self.atom, Timestamp::from_micros(2), self.fact.clone())?;
+            }
+            Ok::<_, JournalError>(())
+        })?;
+        Ok(ticket)
+    }
+}
+
+impl Contender for Events {
+    fn commit(&mut self, records: usize) -> Result<()> {
+        Ok(self.append(records)?.wait()?)
+    }
+}

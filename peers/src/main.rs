@@ -1,0 +1,32 @@
+//! Caesium beside what others would use for the same work, in one run.
+//!
+//! `cargo run --release -- [SECTION …]`, all of them when none is named. Whoever is compared takes turns with the others, so that
+//! a slow moment of the machine hits all; medians are printed, and each one's ratio to the first row.
+
+mod contender;
+mod journal;
+mod read;
+mod table;
+mod writers;
+
+use std::error::Error;
+use std::path::Path;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Measures in a directory of its own, and prints a table.
+type Section = fn(&Path) -> Result<()>;
+
+fn main() -> Result<()> {
+    let sections: [(&str, Section); 3] =
+        [("append", writers::append), ("writers", writers::many), ("read", read::all)];
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    for (name, section) in sections {
+        if wanted.is_empty() || wanted.iter().any(|one| one == name) {
+            // Not in /tmp: that may be in memory, where durable costs nothing.
+            let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR"))?;
+            section(dir.path())?;
+        }
+    }
+    Ok(())
+}

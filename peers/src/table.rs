@@ -1,0 +1,48 @@
+//! Turns, and the table of their medians.
+
+use std::time::{Duration, Instant};
+
+use crate::Result;
+
+/// How often each contender has its turn.
+const ROUNDS: usize = 9;
+
+/// How long a turn is.
+const TURN: Duration = Duration::from_millis(300);
+
+/// Gives each of `contenders` its turns, and prints how many things it did in a second. `work` does some for so long, and says how
+/// many.
+pub(crate) fn rates<C>(
+    title: &str,
+    unit: &str,
+    contenders: &mut [(String, C)],
+    mut work: impl FnMut(&mut C, Duration) -> Result<u64>,
+) -> Result<()> {
+    let mut rates = vec![Vec::new(); contenders.len()];
+    for round in 0..=ROUNDS {
+        for ((_, contender), rates) in contenders.iter_mut().zip(&mut rates) {
+            let began = Instant::now();
+            let done = work(contender, TURN)?;
+            // The first one warms up.
+            if round > 0 {
+                rates.push(done as f64 / began.elapsed().as_secs_f64());
+            }
+        }
+    }
+    println!(
+        "\n### {title}\n\n| | {unit} per second, median of {ROUNDS} | to the first | from – to |\n|---|---|---|---|"
+    );
+    let first = median(&mut rates[0]);
+    for ((name, _), rates) in contenders.iter().zip(&mut rates) {
+        let middle = median(rates);
+        let (least, most) = (rates[0], rates[rates.len() - 1]);
+        println!("| {name} | {middle:.0} | {:.2} | {least:.0} – {most:.0} |", middle / first);
+    }
+    Ok(())
+}
+
+/// The median; they are sorted then.
+pub(crate) fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
