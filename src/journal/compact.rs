@@ -71,6 +71,16 @@ impl Core {
         Ok(oldest)
     }
 
+    /// The same, for who has found that an event is gone: the history knows of a cut a moment before
+    /// it is noted here.
+    pub(crate) fn oldest_after_cut(&self) -> Result<u64, JournalError> {
+        let known = self.oldest_seq()?;
+        let Some(head) = self.history.head()? else { return Ok(known) };
+        // No cut is taken back: what it says will be noted.
+        self.oldest.fetch_max(head.first, Ordering::AcqRel);
+        Ok(known.max(head.first))
+    }
+
     /// See [`Journal::compact`](super::Journal::compact).
     pub(crate) fn compact(
         self: &Arc<Self>,

@@ -136,12 +136,12 @@ impl Records {
         }
         match self.core.history.frames(seq, most)? {
             Some(frames) => Ok(Source::History { frames, offset: 0 }),
-            // It was, and went while this was reading.
-            None if self.core.oldest_seq()? > seq => {
-                Err(JournalError::Compacted { asked: seq, oldest: self.core.oldest_seq()? })
-            }
-            None => Err(JournalError::HistoryDamaged {
-                problem: format!("event {seq} is neither in the log nor in the history"),
+            None => Err(match self.core.oldest_after_cut()? {
+                // It was, and went while this was reading.
+                oldest if oldest > seq => JournalError::Compacted { asked: seq, oldest },
+                _ => JournalError::HistoryDamaged {
+                    problem: format!("event {seq} is neither in the log nor in the history"),
+                },
             }),
         }
     }
