@@ -96,16 +96,8 @@ fn unexpected() -> Error {
 }
 
 fn atom(answer: Answer) -> Result<Atom, Error> {
-    match answer.reply {
-        Reply::Atom(Whole(atom)) => Ok(atom),
-        Reply::Done
-        | Reply::More
-        | Reply::Seq(_)
-        | Reply::Stats(_)
-        | Reply::Verified(_)
-        | Reply::Compacted(_)
-        | Reply::Stdin(_) => Err(unexpected()),
-    }
+    let Reply::Atom(Whole(atom)) = answer.reply else { return Err(unexpected()) };
+    Ok(atom)
 }
 
 fn atoms(answer: Answer) -> Result<Vec<Atom>, Error> {
@@ -247,19 +239,11 @@ impl Engine for RemoteEngine {
     }
 
     fn stdin(&self, request: &StdinRequest) -> Result<StdinWriter, Error> {
-        match self.answer(Question::Stdin(request.id))?.reply {
-            Reply::Stdin(path) => {
-                let path = self.line.shared().path.join(Path::new(&path.0));
-                Ok(StdinWriter::new(request.id, path))
-            }
-            Reply::Done
-            | Reply::More
-            | Reply::Atom(_)
-            | Reply::Seq(_)
-            | Reply::Stats(_)
-            | Reply::Verified(_)
-            | Reply::Compacted(_) => Err(unexpected()),
-        }
+        let Reply::Stdin(path) = self.answer(Question::Stdin(request.id))?.reply else {
+            return Err(unexpected());
+        };
+        let path = self.line.shared().path.join(Path::new(&path.0));
+        Ok(StdinWriter::new(request.id, path))
     }
 
     fn close_stdin(&self, request: &StdinRequest) -> Result<(), Error> {
@@ -287,57 +271,33 @@ impl Engine for RemoteEngine {
     }
 
     fn durable_seq(&self) -> Result<u64, Error> {
-        match self.answer(Question::DurableSeq)?.reply {
-            Reply::Seq(seq) => Ok(seq),
-            Reply::Done
-            | Reply::More
-            | Reply::Atom(_)
-            | Reply::Stats(_)
-            | Reply::Verified(_)
-            | Reply::Compacted(_)
-            | Reply::Stdin(_) => Err(unexpected()),
-        }
+        let Reply::Seq(seq) = self.answer(Question::DurableSeq)?.reply else {
+            return Err(unexpected());
+        };
+        Ok(seq)
     }
 
     fn stats(&self) -> Result<Stats, Error> {
-        match self.answer(Question::Stats)?.reply {
-            Reply::Stats(stats) => Ok(stats),
-            Reply::Done
-            | Reply::More
-            | Reply::Atom(_)
-            | Reply::Seq(_)
-            | Reply::Verified(_)
-            | Reply::Compacted(_)
-            | Reply::Stdin(_) => Err(unexpected()),
-        }
+        let Reply::Stats(stats) = self.answer(Question::Stats)?.reply else {
+            return Err(unexpected());
+        };
+        Ok(stats)
     }
 
     fn verify(&self) -> Result<Verified, Error> {
         let _span = trace::verify().entered();
-        match self.answer(Question::Verify)?.reply {
-            Reply::Verified(verified) => Ok(verified),
-            Reply::Done
-            | Reply::More
-            | Reply::Atom(_)
-            | Reply::Seq(_)
-            | Reply::Stats(_)
-            | Reply::Compacted(_)
-            | Reply::Stdin(_) => Err(unexpected()),
-        }
+        let Reply::Verified(verified) = self.answer(Question::Verify)?.reply else {
+            return Err(unexpected());
+        };
+        Ok(verified)
     }
 
     fn compact(&self, retention: &Retention) -> Result<Compacted, Error> {
         let _span = trace::compact(retention).entered();
-        match self.answer(Question::Compact(*retention))?.reply {
-            Reply::Compacted(compacted) => Ok(compacted),
-            Reply::Done
-            | Reply::More
-            | Reply::Atom(_)
-            | Reply::Seq(_)
-            | Reply::Stats(_)
-            | Reply::Verified(_)
-            | Reply::Stdin(_) => Err(unexpected()),
-        }
+        let Reply::Compacted(compacted) = self.answer(Question::Compact(*retention))?.reply else {
+            return Err(unexpected());
+        };
+        Ok(compacted)
     }
 
     fn shutdown(&self, policy: OnClose) -> Result<(), Error> {
