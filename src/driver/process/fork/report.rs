@@ -1,5 +1,6 @@
 //! What a child tells: how far it came, and what stood in the way.
 
+use std::ffi::CString;
 use std::io;
 
 use super::super::program::classify;
@@ -101,8 +102,8 @@ impl Report {
         })
     }
 
-    /// What stood in the way, in words. `joined` are the files that it was to write itself into.
-    pub(super) fn failure(self, names: &Names, joined: &[String]) -> Failure {
+    /// What stood in the way, in words. `joins` are the files that it was to write itself into.
+    pub(super) fn failure(self, names: &Names, joins: &[CString]) -> Failure {
         let error = io::Error::from_raw_os_error(self.errno);
         let index = usize::from(self.index);
         let failed = |what: &str| {
@@ -119,7 +120,8 @@ impl Report {
             Step::Descriptors => failed("descriptors of others cannot be closed"),
             Step::Ready => failed("it ended while it waited"),
             Step::Join => {
-                let file = joined.get(index).map_or("a cgroup", String::as_str);
+                let file =
+                    joins.get(index).map_or("a cgroup".into(), |file| file.to_string_lossy());
                 Failure::new(
                     Reason::LimitUnsupported,
                     format!("it cannot be put into its cgroup ({file}): {error}"),

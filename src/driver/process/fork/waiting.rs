@@ -31,7 +31,7 @@ pub(in crate::driver::process) struct Waiting {
     pub(in crate::driver::process) pidfd: OwnedFd,
     channel: OwnedFd,
     names: Arc<Names>,
-    joined: Vec<String>,
+    joins: Vec<CString>,
     ready: bool,
     told: bool,
 }
@@ -77,7 +77,7 @@ impl Waiting {
             }
             match Report::decode(bytes) {
                 Some(report) if report.step == Step::Ready => self.ready = true,
-                Some(report) => return Some(Err(report.failure(&self.names, &self.joined))),
+                Some(report) => return Some(Err(report.failure(&self.names, &self.joins))),
                 None => return Some(Err(self.vanished())),
             }
         }
@@ -148,7 +148,6 @@ pub(super) struct Prepared {
     ours: OwnedFd,
     theirs: OwnedFd,
     joins: Vec<CString>,
-    joined: Vec<String>,
     pub(super) marker: OwnedFd,
     executing_at: usize,
     pub(super) highest: i32,
@@ -180,7 +179,6 @@ impl Prepared {
             ours,
             theirs,
             joins: joins.collect::<Result<_, _>>().map_err(|error| no(error.into()))?,
-            joined: join.all().map(|path| path.display().to_string()).collect(),
             marker: sys::above_stdio(marker).map_err(no)?,
             executing_at,
             highest: if sys::needs_highest() { sys::highest_fd() } else { 0 },
@@ -209,7 +207,7 @@ impl Prepared {
             pidfd,
             channel: self.ours,
             names: Arc::clone(&plan.names),
-            joined: self.joined,
+            joins: self.joins,
             ready: false,
             told: false,
         }
