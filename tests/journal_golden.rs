@@ -164,18 +164,6 @@ fn a_store_of_format_1_opens_and_goes_on() {
     journal.verify().unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
-}
-
 /// A store with parts of a history, of which the first is cut through, and a long event in pieces.
 /// sled's bytes are not the same twice, so this one is only read.
 #[test]

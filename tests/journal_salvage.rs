@@ -56,18 +56,6 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, [i64; 4])> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
-}
-
 fn is_lost(record: &Record) -> bool {
     matches!(record.fact, Fact::Lost)
 }
