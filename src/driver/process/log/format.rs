@@ -8,7 +8,9 @@
 //! Little endian. A CRC covers everything after itself, the bytes of output included.
 //! An offset larger than the end of the chunk before it says that the bytes
 //! between were dropped. The last chunk of a complete log is an empty one of
-//! kind *end*, so that a loss at the very end is told too.
+//! kind *end*, so that a loss at the very end is told too. A segment may be
+//! written into the file of a dropped one: an empty chunk of kind *old* stands
+//! where that one's bytes still follow, until the next chunk is written over it.
 
 use std::fs;
 use std::io;
@@ -22,6 +24,9 @@ const MAGIC: [u8; 8] = *b"caeslog\x01";
 
 /// Bytes of a segment's header.
 pub(crate) const SEGMENT_HEADER: u64 = 24;
+
+/// What stands in the header's place of a file that is about to be another segment.
+pub(super) const NO_SEGMENT: [u8; SEGMENT_HEADER as usize] = [0; SEGMENT_HEADER as usize];
 
 /// Bytes of a chunk's header.
 pub(crate) const HEADER: usize = 32;
@@ -37,6 +42,8 @@ pub(super) enum Kind {
     Output(Stream),
     /// The end of a complete log.
     End,
+    /// What follows is of the segment that the file was before.
+    Old,
 }
 
 impl Kind {
@@ -45,11 +52,12 @@ impl Kind {
             Self::Output(Stream::Stdout) => 1,
             Self::Output(Stream::Stderr) => 2,
             Self::End => 3,
+            Self::Old => 4,
         }
     }
 
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Output(Stream::Stdout), Self::Output(Stream::Stderr), Self::End]
+        [Self::Output(Stream::Stdout), Self::Output(Stream::Stderr), Self::End, Self::Old]
             .into_iter()
             .find(|kind| kind.to_byte() == byte)
     }

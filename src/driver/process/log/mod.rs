@@ -7,6 +7,8 @@ mod format;
 mod pump;
 mod reader;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(super) use format::{HEADER, MAX_PAYLOAD, remove_segments};

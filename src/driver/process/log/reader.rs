@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
 use super::format::{
-    ChunkHeader, HEADER, Kind, SEGMENT_HEADER, parse_segment_header, segment_path, segments,
+    ChunkHeader, HEADER, Kind, NO_SEGMENT, SEGMENT_HEADER, parse_segment_header, segment_path,
+    segments,
 };
 use super::shared::LogShared;
 use super::writer::remove_surplus;
@@ -52,10 +53,12 @@ struct Segment {
     /// What is read ahead, and where in the file it begins.
     window: Vec<u8>,
     window_at: u64,
-    /// Its header is whole.
-    has_header: bool,
-    /// It has a damaged part, and nothing after that can be read.
-    damaged: bool,
+    /// What its header was when it was opened.
+    header: [u8; SEGMENT_HEADER as usize],
+    /// The file was read since it was last seen to be still this segment's.
+    has_read: bool,
+    /// It is damaged or another one by now: nothing more of it can be read.
+    over: bool,
 }
 
 /// How far the log can be read at this moment.
@@ -74,6 +77,8 @@ enum Found {
     Chunk(ChunkHeader, Vec<u8>),
     /// Nothing yet, or nothing more.
     Nothing,
+    /// The segment was dropped, and its file has become another one.
+    Dropped,
     /// Something that is no chunk, with this many bytes after it.
     Damage(u64),
 }
@@ -144,12 +149,12 @@ impl LogReader {
                 return Ok(false);
             }
             let path = segment_path(&self.dir, wanted);
-            match File::open(&path) {
-                Ok(file) => {
-                    self.enter(wanted, file)?;
+            match open(&path) {
+                Ok(Some((file, header))) => {
+                    self.enter(wanted, file, header);
                     return Ok(true);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(None) => {
                     // Dropped meanwhile: the oldest that is left.
                     let listed = segments(&self.dir).map_err(|error| self.trouble(error))?;
                     match listed.into_iter().find(|number| *number > wanted) {
@@ -185,17 +190,11 @@ impl LogReader {
         Ok(listed.iter().rev().copied().find(begins_before).unwrap_or(oldest))
     }
 
-    fn enter(&mut self, number: u64, file: File) -> Result<(), DriverError> {
+    fn enter(&mut self, number: u64, file: File, header: [u8; SEGMENT_HEADER as usize]) {
         if let (Some(live), Some(reader)) = (&self.live, self.lossless) {
             live.moved(reader, Some(number));
         }
-        let mut header = [0; SEGMENT_HEADER as usize];
-        let offset = match file.read_exact_at(&mut header, 0) {
-            Ok(()) => parse_segment_header(&header),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
-            Err(error) => return Err(self.trouble(error)),
-        };
-        if let Some(offset) = offset {
+        if let Some(offset) = parse_segment_header(&header) {
             self.missing_up_to(offset);
         }
         self.segment = Some(Segment {
@@ -204,10 +203,10 @@ impl LogReader {
             at: SEGMENT_HEADER,
             window: Vec::new(),
             window_at: 0,
-            has_header: offset.is_some(),
-            damaged: false,
+            header,
+            has_read: false,
+            over: false,
         });
-        Ok(())
     }
 
     fn missing_up_to(&mut self, offset: u64) {
@@ -244,6 +243,8 @@ impl LogReader {
             })?;
             match found {
                 Found::Chunk(header, bytes) => self.take(header, bytes),
+                // How much that was is told by the offset of what comes next.
+                Found::Dropped => {}
                 Found::Damage(lost) => {
                     tracing::warn!(path = %self.dir.display(), "a damaged chunk in a log");
                     if !self.advance()? && bound.last {
@@ -269,7 +270,7 @@ impl LogReader {
         self.expected = self.expected.max(header.offset + header.length as u64);
         let stream = match header.kind {
             Kind::Output(stream) => stream,
-            Kind::End => return,
+            Kind::End | Kind::Old => return,
         };
         let unwanted = self.query.from.saturating_sub(header.offset);
         if unwanted >= header.length as u64 {
@@ -331,12 +332,44 @@ impl Drop for LogReader {
     }
 }
 
+/// Opens a segment and reads its header; `None` when it has been dropped.
+fn open(path: &Path) -> io::Result<Option<(File, [u8; SEGMENT_HEADER as usize])>> {
+    let gone = |error: io::Error| {
+        if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(error) }
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => return gone(error),
+    };
+    let mut header = NO_SEGMENT;
+    match file.read_exact_at(&mut header, 0) {
+        Ok(()) => {}
+        // The host was killed before it had written it.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => header = NO_SEGMENT,
+        Err(error) => return Err(error),
+    }
+    // Still under that name after its header was read: the header is that of this segment.
+    match std::fs::metadata(path) {
+        Ok(named) => Ok((named.ino() == file.metadata()?.ino()).then_some((file, header))),
+        Err(error) => gone(error),
+    }
+}
+
 impl Segment {
     fn next(&mut self, end: u64) -> io::Result<Found> {
-        if self.damaged || self.at >= end {
+        if self.over || self.at >= end {
             return Ok(Found::Nothing);
         }
-        if !self.has_header || !self.fill(HEADER, end)? {
+        let found = self.look(end)?;
+        if std::mem::take(&mut self.has_read) && !self.is_still_itself()? {
+            self.over = true;
+            return Ok(Found::Dropped);
+        }
+        Ok(found)
+    }
+
+    fn look(&mut self, end: u64) -> io::Result<Found> {
+        if parse_segment_header(&self.header).is_none() || !self.fill(HEADER, end)? {
             return self.torn();
         }
         let start = self.offset();
@@ -351,9 +384,24 @@ impl Segment {
         if !header.matches(chunk) {
             return self.torn();
         }
+        if header.kind == Kind::Old {
+            return Ok(Found::Nothing);
+        }
         let bytes = chunk[HEADER..].to_vec();
         self.at += (HEADER + header.length) as u64;
         Ok(Found::Chunk(header, bytes))
+    }
+
+    /// Whether the file is not another segment's by now: its writer changes the header first.
+    fn is_still_itself(&self) -> io::Result<bool> {
+        let mut header = NO_SEGMENT;
+        match self.file.read_exact_at(&mut header, 0) {
+            Ok(()) => Ok(header == self.header),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Ok(self.header == NO_SEGMENT)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn offset(&self) -> usize {
@@ -366,7 +414,7 @@ impl Segment {
         if left == 0 {
             return Ok(Found::Nothing);
         }
-        self.damaged = true;
+        self.over = true;
         Ok(Found::Damage(left.saturating_sub(HEADER as u64).max(1)))
     }
 
@@ -380,6 +428,7 @@ impl Segment {
         if most < wanted {
             return Ok(false);
         }
+        self.has_read = true;
         self.window.resize(most, 0);
         self.window_at = self.at;
         let mut filled = 0;
