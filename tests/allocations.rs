@@ -73,5 +73,17 @@ fn an_event_allocates_as_much_as_it_did() {
     let grouped = of(|| append(&journal, atom, 100, &fact)).count_total;
     println!("{alone} allocations for an event, {grouped} for a hundred");
     assert!(alone <= 17, "{alone} allocations for an event");
-    assert!(grouped <= 790, "{grouped} allocations for a hundred events");
+    assert!(grouped <= 360, "{grouped} allocations for a hundred events");
+}
+
+#[test]
+fn an_event_that_is_read_allocates_what_it_has() {
+    let journal = journal();
+    let atom = create(&journal);
+    let detail = Some("it was asked for".into());
+    let fact = Fact::Happened { event: stop(), note: Note { detail, ..Note::default() } };
+    append(&journal, atom, 1000, &fact);
+    let count = of(|| journal.read(2).unwrap().map(Result::unwrap).count()).count_total;
+    println!("{count} allocations for a thousand events that are read");
+    assert!(count <= 1100, "{count} allocations for a thousand events that are read");
 }

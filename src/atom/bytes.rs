@@ -66,11 +66,11 @@ impl Visitor<'_> for Whole {
 
 /// Bytes that are shared, and may not be there: a list of numbers in JSON, in the journal at once.
 pub(crate) mod shared {
+    use std::fmt;
     use std::sync::Arc;
 
+    use serde::de::{Error, Visitor};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::Whole;
 
     type Shared = Option<Arc<[u8]>>;
 
@@ -82,9 +82,24 @@ pub(crate) mod shared {
         }
     }
 
-    impl<'de> Deserialize<'de> for AtOnce<Vec<u8>> {
+    impl<'de> Deserialize<'de> for AtOnce<Arc<[u8]>> {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            deserializer.deserialize_byte_buf(Whole).map(Self)
+            deserializer.deserialize_bytes(Kept).map(Self)
+        }
+    }
+
+    /// Shares bytes as they come.
+    struct Kept;
+
+    impl Visitor<'_> for Kept {
+        type Value = Arc<[u8]>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Arc<[u8]>, E> {
+            Ok(bytes.into())
         }
     }
 
@@ -99,8 +114,50 @@ pub(crate) mod shared {
         if d.is_human_readable() {
             return Shared::deserialize(d);
         }
-        let bytes: Option<AtOnce<Vec<u8>>> = Option::deserialize(d)?;
-        Ok(bytes.map(|bytes| bytes.0.into()))
+        let bytes: Option<AtOnce<Arc<[u8]>>> = Option::deserialize(d)?;
+        Ok(bytes.map(|bytes| bytes.0))
+    }
+}
+
+/// A text that is shared, and may not be there: read without a copy between.
+pub(crate) mod text {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    type Shared = Option<Arc<str>>;
+
+    struct Text(Arc<str>);
+
+    impl<'de> Deserialize<'de> for Text {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_str(Kept).map(Self)
+        }
+    }
+
+    struct Kept;
+
+    impl Visitor<'_> for Kept {
+        type Value = Arc<str>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Arc<str>, E> {
+            Ok(text.into())
+        }
+    }
+
+    pub(crate) fn serialize<S: Serializer>(text: &Shared, s: S) -> Result<S::Ok, S::Error> {
+        text.serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Shared, D::Error> {
+        let text: Option<Text> = Option::deserialize(d)?;
+        Ok(text.map(|text| text.0))
     }
 }
 

@@ -72,8 +72,8 @@ impl Serialize for AtomId {
         if serializer.is_human_readable() {
             serializer.collect_str(self)
         } else {
-            // Sixteen bytes; serde's own form of a UUID adds a length of eight.
-            self.to_bytes().serialize(serializer)
+            // Sixteen bytes, eight at a time; serde's own form of a UUID adds a length.
+            halves(self.to_bytes()).serialize(serializer)
         }
     }
 }
@@ -83,7 +83,15 @@ impl<'de> Deserialize<'de> for AtomId {
         if deserializer.is_human_readable() {
             String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
         } else {
-            <[u8; 16]>::deserialize(deserializer).map(Self::from_bytes)
+            let (first, last) = <(u64, u64)>::deserialize(deserializer)?;
+            let whole = u128::from(first) | u128::from(last) << 64;
+            Ok(Self::from_bytes(whole.to_le_bytes()))
         }
     }
+}
+
+/// Two numbers that bincode writes as these bytes: its integers are little-endian, and of fixed length as the journal asks.
+fn halves(bytes: [u8; 16]) -> (u64, u64) {
+    let whole = u128::from_le_bytes(bytes);
+    (whole as u64, (whole >> 64) as u64)
 }

@@ -26,6 +26,8 @@ use crate::trace;
 pub struct Draft<'a> {
     decided: &'a mut Decided,
     entries: Vec<Entry>,
+    /// The payloads of the entries, one after the other.
+    payloads: Vec<u8>,
     population: Population,
     need: Need,
     kept: bool,
@@ -34,7 +36,8 @@ pub struct Draft<'a> {
 #[derive(Debug)]
 struct Entry {
     record: Arc<Record>,
-    payload: Vec<u8>,
+    /// How many bytes of the payloads are its own.
+    bytes: usize,
     before: Before,
     /// What it led to, when that is traced.
     after: Option<Atom>,
@@ -69,8 +72,8 @@ impl Draft<'_> {
         let atom = self.decided.view.apply(id, at, &fact)?;
         let state = atom.state();
         let record = Record { seq, at, atom: id, state, fact };
-        let payload = match codec::encode(&record) {
-            Ok(payload) => payload,
+        let bytes = match codec::append(&record, &mut self.payloads) {
+            Ok(bytes) => bytes,
             Err(error) => {
                 self.decided.view.take_back(before);
                 return Err(error);
@@ -86,7 +89,7 @@ impl Draft<'_> {
         };
         self.need = self.need.max(need);
         let after = trace::wants_journaled().then(|| atom.clone());
-        self.entries.push(Entry { record: Arc::new(record), payload, before, after });
+        self.entries.push(Entry { record: Arc::new(record), bytes, before, after });
         Ok(atom)
     }
 
@@ -99,7 +102,7 @@ impl Draft<'_> {
 
     /// Bytes of the frames.
     fn bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| (HEADER_BYTES + entry.payload.len()) as u64).sum()
+        (self.entries.len() * HEADER_BYTES + self.payloads.len()) as u64
     }
 }
 
@@ -183,6 +186,7 @@ impl Core {
             population: decided.population,
             decided: &mut decided,
             entries: Vec::new(),
+            payloads: Vec::new(),
             need: Need::Ending,
             kept: false,
         };
@@ -216,6 +220,7 @@ impl Core {
         draft.kept = true;
         let population = draft.population;
         let entries = std::mem::take(&mut draft.entries);
+        let payloads = std::mem::take(&mut draft.payloads);
         let decided = &mut *draft.decided;
         decided.population = population;
         for group in mending(decided) {
@@ -248,12 +253,15 @@ impl Core {
             // All that is not synced is one group, as far as a torn write goes.
             Durability::Batched(_) => synced + 1,
         };
+        let mut payloads = &payloads[..];
         for entry in entries {
+            let (payload, rest) = payloads.split_at(entry.bytes);
+            payloads = rest;
             let seq = entry.record.seq;
             let back = u32::try_from(seq - group_first).unwrap_or(u32::MAX);
             let place = Place { kind: Kind::Event, back, seq, prev: decided.chain };
             let before = group.bytes.len();
-            decided.chain = frame::encode(place, &entry.payload, &mut group.bytes);
+            decided.chain = frame::encode(place, payload, &mut group.bytes);
             decided.seq = seq;
             group.records.push((entry.record, group.bytes.len() - before));
         }
@@ -280,19 +288,26 @@ impl Core {
         if free(decided).is_some_and(|free| free >= population.full()) {
             return Ok(());
         }
+        let fits = |decided: &Decided| {
+            let kept = match need {
+                Need::Creating => return false,
+                Need::Living => population.endings(),
+                Need::Ending => 0,
+            };
+            free(decided).is_some_and(|free| free >= kept)
+        };
+        if self.maintenance.lacks_space() {
+            // What there may be of it is for packing what is sealed, which makes more.
+            match (fits(decided), need) {
+                (true, _) => return Ok(()),
+                (false, Need::Creating) => return Err(error::not_packed()),
+                (false, Need::Living | Need::Ending) => {}
+            }
+        }
         match self.roll(decided, bytes + population.full()) {
             Ok(()) => Ok(()),
-            Err(JournalError::Io { source, .. }) => {
-                let kept = match need {
-                    Need::Creating => None,
-                    Need::Living => Some(population.endings()),
-                    Need::Ending => Some(0),
-                };
-                match (kept, free(decided)) {
-                    (Some(kept), Some(free)) if free >= kept => Ok(()),
-                    (None | Some(_), _) => Err(JournalError::NoSpace { source }),
-                }
-            }
+            Err(JournalError::Io { .. }) if fits(decided) => Ok(()),
+            Err(JournalError::Io { source, .. }) => Err(JournalError::NoSpace { source }),
             Err(error) => Err(error),
         }
     }

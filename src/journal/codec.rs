@@ -23,6 +23,22 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, JournalError> {
     options().serialize(value).map_err(|_| JournalError::TooLarge { limit: MAX_PAYLOAD })
 }
 
+/// Appends the bytes of a payload; gives how many they are.
+///
+/// # Errors
+///
+/// The same, and nothing is appended.
+pub(crate) fn append<T: Serialize>(value: &T, to: &mut Vec<u8>) -> Result<usize, JournalError> {
+    let before = to.len();
+    match options().serialize_into(&mut *to, value) {
+        Ok(()) => Ok(to.len() - before),
+        Err(_) => {
+            to.truncate(before);
+            Err(JournalError::TooLarge { limit: MAX_PAYLOAD })
+        }
+    }
+}
+
 /// The value of a payload whose checksum has been found right.
 ///
 /// # Errors

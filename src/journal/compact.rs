@@ -1,6 +1,5 @@
 //! Retention: cutting the oldest events off, and keeping the atoms.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::core::Core;
-use super::error::JournalError;
+use super::error::{self, JournalError};
 use super::history::{self, Part};
 use super::read::Records;
 use crate::time::Timestamp;
@@ -91,6 +90,7 @@ impl Core {
         }
         let oldest = self.oldest_seq()?;
         let before = self.stats()?.bytes;
+        let mut full = false;
         let mut cut = self.first_to_keep(retention, oldest)?;
         if cut <= oldest {
             // A cut that failed may be done all the same: what is said now has to stay true.
@@ -100,15 +100,20 @@ impl Core {
         match self.seal_before(cut).and_then(|()| self.pack()) {
             Ok(()) => {}
             // What is packed can go, and makes room for the rest.
-            Err(JournalError::Io { source, .. } | JournalError::NoSpace { source })
-                if source.kind() == ErrorKind::StorageFull
+            Err(error)
+                if error::is_full(&error)
                     && self.history.head()?.is_some_and(|head| head.last >= oldest) =>
             {
+                full = true;
                 cut = cut.min(self.history.head()?.map_or(oldest, |head| head.last + 1));
             }
             Err(error) => return Err(error),
         }
         self.cut(cut)?;
+        if full {
+            // Before anything else takes the room.
+            self.pack_and_tell();
+        }
         let after = self.stats()?.bytes;
         Ok(Compacted { dropped: cut - oldest, oldest: cut, before, after })
     }

@@ -121,6 +121,21 @@ pub(crate) fn io(what: &'static str, path: PathBuf, source: std::io::Error) -> J
     JournalError::Io { what: what.into(), path, source: Arc::new(source) }
 }
 
+/// The refusal of what would take the room that packing needs.
+pub(crate) fn not_packed() -> JournalError {
+    let problem = "the sealed segments of the log cannot be packed for want of space";
+    let source = std::io::Error::new(std::io::ErrorKind::StorageFull, problem);
+    JournalError::NoSpace { source: Arc::new(source) }
+}
+
+/// Whether it failed for want of disk space.
+pub(crate) fn is_full(error: &JournalError) -> bool {
+    let (JournalError::Io { source, .. } | JournalError::NoSpace { source }) = error else {
+        return false;
+    };
+    source.kind() == std::io::ErrorKind::StorageFull
+}
+
 /// Refuses an event whose number is larger than any may be.
 pub(crate) fn counts(seq: u64) -> Result<(), JournalError> {
     if seq <= MAX_SEQ {

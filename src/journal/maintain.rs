@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -36,6 +37,10 @@ struct State {
     stopping: bool,
     /// The last try failed: nobody waits for the next one.
     failing: bool,
+    /// It failed for want of disk space, then.
+    full_since: Option<Instant>,
+    /// How many tries there were.
+    tries: u64,
     /// How many changes had to wait.
     waited: u64,
 }
@@ -113,12 +118,39 @@ impl Maintenance {
         self.state.lock().waited
     }
 
-    /// Some of it is packed, or all that can be is.
-    fn tell(&self, failing: bool) {
-        self.state.lock().failing = failing;
+    /// How a try went, or that some of it is packed.
+    pub(crate) fn tell(&self, packed: Result<(), &JournalError>) {
+        let mut state = self.state.lock();
+        state.failing = packed.is_err();
+        let full = packed.is_err_and(error::is_full);
+        state.full_since = full.then(Instant::now);
+        state.tries += 1;
+        drop(state);
         self.packed.notify_all();
     }
+
+    /// Whether packing has failed for want of disk space. Then no new segment is to take what there may be.
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.state.lock().full_since.is_some()
+    }
+
+    /// Where there was no space: waits for another try, unless there was one just now.
+    fn try_again(&self) {
+        let mut state = self.state.lock();
+        if state.full_since.is_none_or(|since| since.elapsed() < BETWEEN_TRIES) {
+            return;
+        }
+        state.wanted = true;
+        self.bell.notify_all();
+        let tries = state.tries;
+        while state.tries == tries && state.thread.is_some() && !state.stopping {
+            self.packed.wait(&mut state);
+        }
+    }
 }
+
+/// How long a full disk is taken to stay one.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 fn run(core: &Arc<Core>) {
     loop {
@@ -132,12 +164,9 @@ fn run(core: &Arc<Core>) {
             }
             state.wanted = false;
         }
-        let packed = core.pack();
-        core.maintenance.tell(packed.is_err());
-        if let Err(error) = packed {
-            // The segments stay, so nothing is lost; the next seal tries again.
-            tracing::warn!(%error, "sealed segments could not be packed into the history");
-        } else if let Err(error) = core.compact_if_worth_it() {
+        if core.pack_and_tell()
+            && let Err(error) = core.compact_if_worth_it()
+        {
             // What there was is still there; the next seal tries again.
             tracing::warn!(%error, "the history could not be compacted");
         }
@@ -157,12 +186,13 @@ impl Core {
     /// Blocks while too many sealed segments wait to be packed, so that the log has a bound.
     /// Nothing may be locked: whoever packs or verifies may need it.
     pub(crate) fn let_packer_catch_up(&self) {
-        if self.stepped && self.is_far_behind() {
-            if let Err(error) = self.pack() {
-                tracing::warn!(%error, "sealed segments could not be packed into the history");
+        if self.stepped {
+            if self.is_far_behind() || self.maintenance.lacks_space() {
+                self.pack_and_tell();
             }
             return;
         }
+        self.maintenance.try_again();
         if !self.must_wait_for_packer() {
             return;
         }
@@ -180,6 +210,17 @@ impl Core {
 
     fn is_far_behind(&self) -> bool {
         self.catalog.lock().len() > SEALED_KEPT + 1 + SEALED_WAITING
+    }
+
+    /// Packs what is sealed; whether that succeeds.
+    pub(crate) fn pack_and_tell(&self) -> bool {
+        let packed = self.pack();
+        self.maintenance.tell(packed.as_ref().copied());
+        if let Err(error) = &packed {
+            // The segments stay, so nothing is lost; the next seal tries again.
+            tracing::warn!(%error, "sealed segments could not be packed into the history");
+        }
+        packed.is_ok()
     }
 
     /// Packs what is sealed, and removes the segments that need not stay.
@@ -220,12 +261,12 @@ impl Core {
                 }
                 chain = Some(event.header.crc);
                 next = seq + 1;
-                chunks.add(event);
+                chunks.add(&event, reader.frame(&event.header));
             }
             let mut base = || catalog::reader(&*self.storage, first, None)?.base();
             self.history.append(&chunks.finish(), &mut base)?;
             self.remove_packed(next)?;
-            self.maintenance.tell(false);
+            self.maintenance.tell(Ok(()));
             if self.maintenance.stopping() {
                 return Ok(());
             }

@@ -191,7 +191,7 @@ pub(crate) fn packed(frames: &[u8], offset: &mut usize) -> Result<Option<ReadEve
         return Err(damaged("the record has another number than its frame".into()));
     }
     *offset += header.frame_bytes();
-    Ok(Some(ReadEvent { header, record, frame: rest[..header.frame_bytes()].to_vec() }))
+    Ok(Some(ReadEvent { header, record }))
 }
 
 impl Iterator for Records {

@@ -301,7 +301,7 @@ impl Folded {
         }
         self.chain = Some(header.crc);
         self.next += 1;
-        self.bytes += event.frame.len() as u64;
+        self.bytes += header.frame_bytes() as u64;
         self.events += u64::from(header.seq >= oldest);
         if header.seq >= in_log {
             self.twice.push((header.seq, header.crc));

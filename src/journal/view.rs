@@ -24,7 +24,8 @@ pub struct View {
 /// The parts of a view that one fact can change, as they were before it.
 #[derive(Debug)]
 pub(crate) struct Before {
-    atoms: Vec<(AtomId, Option<Atom>)>,
+    atom: (AtomId, Option<Atom>),
+    retried: Option<(AtomId, Option<Atom>)>,
     names: Vec<(Arc<str>, Option<AtomId>)>,
     keys: Vec<(Arc<str>, Option<AtomId>)>,
 }
@@ -160,28 +161,33 @@ impl View {
 
     /// What [`View::apply`] of this fact could change, as it is now.
     pub(crate) fn before(&self, id: AtomId, fact: &Fact) -> Before {
-        let mut ids = vec![id];
-        let mut specs = Vec::new();
-        if let Fact::Created(creation) = fact {
-            ids.extend(creation.retry_of);
-            specs.push(&*creation.spec);
-        }
-        specs.extend(ids.iter().filter_map(|id| self.atoms.get(id)).map(Atom::spec));
+        let (retry_of, asked) = match fact {
+            Fact::Created(creation) => (creation.retry_of, Some(&*creation.spec)),
+            Fact::Happened { .. } | Fact::RetryPlanned(_) | Fact::RetryDropped | Fact::Lost => {
+                (None, None)
+            }
+        };
+        let was = |id| (id, self.atoms.get(&id).cloned());
+        let (atom, retried) = (was(id), retry_of.map(was));
+        let known = [Some(&atom), retried.as_ref()].into_iter().flatten();
+        let known = known.filter_map(|(_, atom)| atom.as_ref()).map(Atom::spec);
+        let specs = asked.into_iter().chain(known);
         let who = |known: &HashMap<Arc<str>, AtomId>, text: &str| {
             (Arc::from(text), known.get(text).copied())
         };
-        let names = specs.iter().filter_map(|spec| spec.get_name());
-        let keys = specs.iter().filter_map(|spec| spec.get_key());
+        let names = specs.clone().filter_map(|spec| spec.get_name());
+        let keys = specs.filter_map(|spec| spec.get_key());
         Before {
             names: names.map(|name| who(&self.names, name)).collect(),
             keys: keys.map(|key| who(&self.keys, key)).collect(),
-            atoms: ids.iter().map(|id| (*id, self.atoms.get(id).cloned())).collect(),
+            atom,
+            retried,
         }
     }
 
     /// Takes back what was applied since `before` was asked for.
     pub(crate) fn take_back(&mut self, before: Before) {
-        for (id, atom) in before.atoms {
+        for (id, atom) in [Some(before.atom), before.retried].into_iter().flatten() {
             match atom {
                 Some(atom) => self.atoms.insert(id, atom),
                 None => self.atoms.remove(&id),

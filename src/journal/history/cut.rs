@@ -120,7 +120,9 @@ impl<S: Shelf> Parts<S> {
                 let missing = || Trouble::Damage(format!("event {seq} is missing"));
                 let Found { frames, .. } = source.chunk(seq)?.ok_or_else(missing)?;
                 let mut offset = 0;
-                while let Some(event) = packed(&frames, &mut offset)? {
+                loop {
+                    let start = offset;
+                    let Some(event) = packed(&frames, &mut offset)? else { break };
                     let (number, prev) = (event.header.seq, event.header.prev);
                     if number < seq {
                         continue;
@@ -136,7 +138,7 @@ impl<S: Shelf> Parts<S> {
                     }
                     (seq, chain) = (seq + 1, Some(event.header.crc));
                     if number >= first {
-                        packing.add(event);
+                        packing.add(&event, &frames[start..offset]);
                     } else if let Some(view) = &mut fold {
                         applied(view, &event.record)?;
                     }

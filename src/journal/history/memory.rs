@@ -174,7 +174,7 @@ impl OpenPart for OpenFile {
         self.file.sync_data().map_err(failed)?;
         let mut offset = 0;
         while let Some(event) = packed(&frames, &mut offset)? {
-            let at = self.end + offset - event.frame.len();
+            let at = self.end + offset - event.header.frame_bytes();
             self.events.push((event.header.seq, at, event.record.atom));
         }
         self.end += frames.len();

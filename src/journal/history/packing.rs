@@ -11,15 +11,16 @@ pub(crate) struct Packing {
 }
 
 impl Packing {
-    pub(crate) fn add(&mut self, event: ReadEvent) {
-        let ReadEvent { header, record, frame } = event;
+    /// Adds an event, and the bytes of its frame.
+    pub(crate) fn add(&mut self, event: &ReadEvent, frame: &[u8]) {
+        let ReadEvent { header, record } = event;
         self.bytes += frame.len();
         let last = self.chunks.last_mut();
         match last.filter(|chunk| chunk.frames.len() + frame.len() <= CHUNK_BYTES) {
             Some(chunk) => {
                 chunk.last = header.seq;
                 chunk.chain = header.crc;
-                chunk.frames.extend_from_slice(&frame);
+                chunk.frames.extend_from_slice(frame);
                 chunk.oldest = chunk.oldest.min(record.at);
                 chunk.newest = chunk.newest.max(record.at);
                 if let Err(place) = chunk.atoms.binary_search(&record.atom) {
@@ -30,7 +31,7 @@ impl Packing {
                 first: header.seq,
                 last: header.seq,
                 chain: header.crc,
-                frames: frame,
+                frames: frame.to_vec(),
                 atoms: vec![record.atom],
                 oldest: record.at,
                 newest: record.at,

@@ -251,7 +251,7 @@ fn read(
             }
         }
     }
-    while let Some(event) = retold.next()? {
+    while let Some((event, _)) = retold.next()? {
         let seq = event.header.seq;
         match event.record.fact {
             Fact::Lost => {

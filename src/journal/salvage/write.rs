@@ -53,7 +53,8 @@ impl<'a> Retold<'a> {
         Self { unreadable, again: true, ..Self::new(events, files, story.first, story.last) }
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<ReadEvent>, JournalError> {
+    /// The next event, and its frame.
+    pub(super) fn next(&mut self) -> Result<Option<(ReadEvent, Vec<u8>)>, JournalError> {
         if self.next > self.last {
             return Ok(None);
         }
@@ -93,7 +94,7 @@ impl<'a> Retold<'a> {
         };
         let header = frame::decode_header(&bytes).map_err(unreadable)?;
         self.next += 1;
-        Ok(Some(ReadEvent { header, record, frame: bytes }))
+        Ok(Some((ReadEvent { header, record }, bytes)))
     }
 
     pub(super) fn read(&self, place: &Place) -> Option<Record> {

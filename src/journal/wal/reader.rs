@@ -12,12 +12,11 @@ use crate::journal::{Base, JournalError, Record, error};
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
 
-/// An event as it was read, with the bytes of its frame.
+/// An event as it was read.
 #[derive(Debug)]
 pub(crate) struct ReadEvent {
     pub(crate) header: Header,
     pub(crate) record: Record,
-    pub(crate) frame: Vec<u8>,
 }
 
 /// Reads the events of one segment.
@@ -100,13 +99,20 @@ impl SegmentReader {
         self.layout.end
     }
 
+    /// The frame of the event that was read last.
+    pub(crate) fn frame(&self, header: &Header) -> &[u8] {
+        let end = usize::try_from(self.offset.saturating_sub(self.piece_at)).unwrap_or(usize::MAX);
+        let start = end.saturating_sub(header.frame_bytes());
+        self.piece.get(start..end).unwrap_or_default()
+    }
+
     /// Forgets what was read ahead: the file may have grown since.
     pub(crate) fn refresh(&mut self) {
         self.piece.clear();
     }
 
-    /// Up to `len` bytes from where the reader stands.
-    fn peek(&mut self, len: usize) -> Result<&[u8], JournalError> {
+    /// Reads on so that there are `len` bytes from where the reader stands, if the segment has them.
+    fn look_ahead(&mut self, len: usize) -> Result<(), JournalError> {
         let have = self.offset.checked_sub(self.piece_at).map_or(0, |from| {
             self.piece.len().saturating_sub(usize::try_from(from).unwrap_or(usize::MAX))
         });
@@ -122,9 +128,19 @@ impl SegmentReader {
                 .map_err(|e| error::io("cannot read segment", self.path.clone(), e))?;
             self.piece.truncate(read);
         }
+        Ok(())
+    }
+
+    /// What was read of the `len` bytes from where the reader stands.
+    fn ahead(&self, len: usize) -> &[u8] {
         let from = (self.offset - self.piece_at) as usize;
         let piece = self.piece.get(from..).unwrap_or_default();
-        Ok(&piece[..piece.len().min(len)])
+        &piece[..piece.len().min(len)]
+    }
+
+    fn peek(&mut self, len: usize) -> Result<&[u8], JournalError> {
+        self.look_ahead(len)?;
+        Ok(self.ahead(len))
     }
 
     /// The next event; `None` where only zeros, or nothing, follows.
@@ -140,8 +156,9 @@ impl SegmentReader {
                 Err(_) if self.footer.is_some() => return Ok(None),
                 Err(flaw) => return Err(self.spot().flawed(flaw)),
             };
-            let bytes = self.peek(header.frame_bytes())?.to_vec();
-            let payload = match frame::decode(&bytes) {
+            let length = header.frame_bytes();
+            self.look_ahead(length)?;
+            let payload = match frame::decode(self.ahead(length)) {
                 Ok((_, payload)) => payload,
                 Err(_) if self.footer.is_some() => return Ok(None),
                 Err(flaw) => return Err(self.spot().flawed(flaw)),
@@ -150,11 +167,11 @@ impl SegmentReader {
                 Kind::Event => {}
                 Kind::Footer => {
                     self.footer = Some(segment::payload(payload, || self.spot())?);
-                    self.offset += bytes.len() as u64;
+                    self.offset += length as u64;
                     continue;
                 }
                 Kind::Opened => {
-                    self.offset += bytes.len() as u64;
+                    self.offset += length as u64;
                     continue;
                 }
                 Kind::Header | Kind::Atom | Kind::SnapshotEnd | Kind::Piece | Kind::Progress => {
@@ -169,11 +186,11 @@ impl SegmentReader {
             if record.seq != header.seq {
                 return Err(self.spot().damaged("the record has another number than its frame"));
             }
-            self.offset += bytes.len() as u64;
+            self.offset += length as u64;
             self.seq += 1;
             self.chain = header.crc;
             self.footer = None;
-            return Ok(Some(ReadEvent { header, record, frame: bytes }));
+            return Ok(Some(ReadEvent { header, record }));
         }
     }
 }

@@ -49,11 +49,12 @@ impl SledHistory {
         Self { parts: Parts::new(storage, SledShelf { dir, sizes }) }
     }
 
-    /// Writes a history from the event `first` on that does not fold; `source` gives its events in order.
+    /// Writes a history from the event `first` on that does not fold; `source` gives its events in order, with
+    /// their frames.
     pub(crate) fn archive(
         &self,
         first: u64,
-        source: &mut dyn FnMut() -> Result<Option<ReadEvent>, JournalError>,
+        source: &mut dyn FnMut() -> Result<Option<(ReadEvent, Vec<u8>)>, JournalError>,
     ) -> Result<(), JournalError> {
         let dir = &self.parts.shelf.dir;
         if first > 1 && !dir.is_dir() {
@@ -63,7 +64,7 @@ impl SledHistory {
         let mut packing = Packing::default();
         loop {
             match source()? {
-                Some(event) => packing.add(event),
+                Some((event, frame)) => packing.add(&event, &frame),
                 None => return self.parts.archive(&packing.finish()),
             }
             if packing.bytes() >= ARCHIVED_BYTES {
