@@ -193,7 +193,7 @@ impl Monitor {
 
     /// Nothing of an atom runs any more: what it has on disk goes.
     pub(super) fn gone(&self, atom: AtomId, dir: &AtomDir) {
-        dir.remove();
+        dir.put_away();
         crash::point("keeper/has-removed");
         self.emit(Observation::Removed { atom, at: time::now() });
     }

@@ -10,6 +10,7 @@ use super::dir::{AtomDir, Prepared};
 use super::identity::Place;
 use super::log::LogShared;
 use super::mailbox::Mailbox;
+use super::spares::Spares;
 use crate::atom::{AtomId, AtomSpec};
 use crate::driver::DriverError;
 
@@ -22,6 +23,7 @@ pub(super) struct Context {
     pub(super) copied: bool,
     pub(super) place: Place,
     pub(super) mailbox: Arc<Mailbox>,
+    spares: Arc<Spares>,
     /// What was set aside for atoms that were not started yet.
     prepared: Mutex<HashMap<AtomId, Prepared>>,
     /// The logs that are being written.
@@ -30,11 +32,13 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(atoms: PathBuf, copied: bool, place: Place, mailbox: Arc<Mailbox>) -> Self {
-        Self { atoms, copied, place, mailbox, prepared: Mutex::default(), logs: Mutex::default() }
+        let spares = Arc::new(Spares::new(&atoms));
+        let (prepared, logs) = (Mutex::default(), Mutex::default());
+        Self { atoms, copied, place, mailbox, spares, prepared, logs }
     }
 
     pub(super) fn dir(&self, atom: AtomId) -> AtomDir {
-        AtomDir::new(&self.atoms, atom)
+        AtomDir::with_spares(&self.atoms, atom, &self.spares)
     }
 
     /// Sets aside what an atom needs.
@@ -115,6 +119,7 @@ impl Context {
     /// Lets go of everything.
     pub(super) fn close(&self) {
         self.prepared.lock().clear();
+        self.spares.close();
         for (_, log) in self.logs.lock().drain() {
             log.close();
         }

@@ -20,6 +20,7 @@ use super::identity::Place;
 use super::keeper::Forked;
 use super::log::{LogShared, LogWriter, remove_segments};
 use super::marker::{Marker, Trace};
+use super::spares::{Kind, Spares};
 use super::spawn::{Failure, Streams};
 use crate::atom::{AtomId, AtomSpec};
 use crate::driver::{DriverError, Surroundings};
@@ -29,6 +30,8 @@ use crate::log::Stream;
 #[derive(Debug, Clone)]
 pub(super) struct AtomDir {
     path: PathBuf,
+    /// Where it has files from, and gives them to.
+    spares: Option<Arc<Spares>>,
 }
 
 /// What is set aside for an atom before it is journaled.
@@ -67,7 +70,17 @@ impl Prepared {
 
 impl AtomDir {
     pub(super) fn new(atoms: &Path, atom: AtomId) -> Self {
-        Self { path: atoms.join(atom.to_string()) }
+        Self { path: atoms.join(atom.to_string()), spares: None }
+    }
+
+    pub(super) fn with_spares(atoms: &Path, atom: AtomId, spares: &Arc<Spares>) -> Self {
+        Self { spares: Some(Arc::clone(spares)), ..Self::new(atoms, atom) }
+    }
+
+    /// Puts a spare one of that kind in its place, if there is one.
+    fn take(&self, kind: Kind, to: &Path) -> Result<bool, DriverError> {
+        let spares = self.spares.as_ref();
+        spares.map_or(Ok(false), |spares| spares.take(kind, to)).map_err(|e| trouble(to, e))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -90,8 +103,11 @@ impl AtomDir {
         spec: &AtomSpec,
         shared: Arc<LogShared>,
     ) -> Result<Prepared, DriverError> {
-        DirBuilder::new().mode(0o700).create(&self.path).map_err(|e| trouble(&self.path, e))?;
-        self.fill(place, spec, shared).inspect_err(|_| self.discard())
+        let blank = self.take(Kind::Dir, &self.path)?;
+        if !blank {
+            DirBuilder::new().mode(0o700).create(&self.path).map_err(|e| trouble(&self.path, e))?;
+        }
+        self.fill(place, blank, spec, shared).inspect_err(|_| self.discard())
     }
 
     /// The same, where a keeper that died had prepared it and had not started it. Whoever looks in the midst of this still
@@ -111,7 +127,7 @@ impl AtomDir {
         }
         self.remove_fifos();
         remove_segments(&self.path).map_err(|error| trouble(&self.path, error))?;
-        self.fill(place, spec, shared)
+        self.fill(place, false, spec, shared)
     }
 
     /// Takes back what `fill` made, without a descriptor: what it failed for may be the want of one.
@@ -123,18 +139,23 @@ impl AtomDir {
         }
     }
 
+    /// `blank`: it has a marker that only has to be written.
     fn fill(
         &self,
         place: Place,
+        blank: bool,
         spec: &AtomSpec,
         shared: Arc<LogShared>,
     ) -> Result<Prepared, DriverError> {
-        self.marker().create(place).map_err(|(path, error)| trouble(&path, error))?;
+        self.marker().create(place, blank).map_err(|(path, error)| trouble(&path, error))?;
         let make = |path: &Path| {
             mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).map_err(|e| trouble(path, e.into()))
         };
         for stream in Stream::ALL {
-            make(&self.fifo(*stream))?;
+            let path = self.fifo(*stream);
+            if !self.take(Kind::Fifo, &path)? {
+                make(&path)?;
+            }
         }
         let end = |stream, flags| {
             let path = self.fifo(stream);
@@ -204,6 +225,41 @@ impl AtomDir {
             // A FIFO that stays does no harm: the directory goes with the atom.
             let _ = fs::remove_file(self.fifo(*stream));
         }
+    }
+
+    /// The same, where both were read to their end: nobody has them open for writing, and nothing is in them.
+    pub(super) fn put_fifos_away(&self) {
+        if let Some(spares) = &self.spares {
+            for stream in Stream::ALL {
+                spares.keep(Kind::Fifo, &self.fifo(*stream));
+            }
+        }
+        self.remove_fifos();
+    }
+
+    /// Removes what an atom has of which nothing runs any more; keeps what another one may use.
+    pub(super) fn put_away(&self) {
+        // A reaper that was killed has left its descriptor of the marker to nobody, but that is not known here.
+        let kept = self.spares.as_ref().is_some_and(|spares| {
+            self.marker().reaper().is_none()
+                && self.blank().is_ok()
+                && spares.keep(Kind::Dir, &self.path)
+        });
+        if !kept {
+            self.remove();
+        }
+    }
+
+    /// Leaves nothing in it but a blank marker.
+    fn blank(&self) -> io::Result<()> {
+        self.marker().blank()?;
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if !Marker::is_new(&entry.file_name()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes it with everything in it.

@@ -152,6 +152,7 @@ impl Monitor {
     /// Lets go of an atom whose ending was told.
     fn complete(&mut self, serial: u64) {
         let Some(mut watched) = self.unwatch(serial) else { return };
+        let drained = watched.pump.as_ref().is_some_and(super::log::Pump::has_seen_both_ends);
         if let Some(pump) = watched.pump.take() {
             pump.finish();
         }
@@ -159,7 +160,7 @@ impl Monitor {
         if watched.removing {
             self.removed(watched.atom);
         } else {
-            self.untidy.push(Untidy::Fifos(watched.dir));
+            self.untidy.push(Untidy::Fifos { dir: watched.dir, drained });
         }
     }
 
@@ -168,7 +169,8 @@ impl Monitor {
         for what in self.untidy.drain(..) {
             match what {
                 Untidy::Group(group, dir) => discard(group, &dir),
-                Untidy::Fifos(dir) => dir.remove_fifos(),
+                Untidy::Fifos { dir, drained: true } => dir.put_fifos_away(),
+                Untidy::Fifos { dir, drained: false } => dir.remove_fifos(),
             }
         }
     }
@@ -216,8 +218,8 @@ impl Monitor {
 pub(super) enum Untidy {
     /// Its cgroup, in which nothing runs.
     Group(Group, AtomDir),
-    /// Its FIFOs.
-    Fifos(AtomDir),
+    /// Its FIFOs, and whether both were read to their end.
+    Fifos { dir: AtomDir, drained: bool },
 }
 
 /// How an atom ended, as far as anybody tells; and after what time to ask again, where nobody will say that there is an answer.

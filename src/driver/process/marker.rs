@@ -19,6 +19,7 @@
 //! Nothing here is synced: it is for a host that is killed, not for a power cut. An ending
 //! that can be read is a true one in either case.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -128,24 +129,19 @@ impl<'a> Marker<'a> {
         self.dir.join(SPAWNED)
     }
 
-    /// Makes the file, in the place of one that is called `prepared` if there is one.
+    /// Makes the file, in the place of one that is called `prepared` if there is one; of a `blank` one, if there is.
     ///
     /// # Errors
     ///
     /// With the path, when there is no room for it.
-    pub(super) fn create(self, place: Place) -> Result<(), (PathBuf, io::Error)> {
+    pub(super) fn create(self, place: Place, blank: bool) -> Result<(), (PathBuf, io::Error)> {
         let path = self.dir.join(NEW);
         let create = || -> io::Result<()> {
             let mut options = OpenOptions::new();
-            let options = options.write(true).create(true).truncate(true).mode(0o600);
+            let options = options.write(true).create(!blank).truncate(!blank).mode(0o600);
             let mut file = options.open(&path)?;
-            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64) {
-                Ok(()) => {}
-                // What cannot be set aside is filled: that takes the room as well.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    file.write_all_at(&[0; BYTES], 0)?;
-                }
-                Err(error) => return Err(error.into()),
+            if !blank {
+                set_aside(&file)?;
             }
             let mut text = Vec::with_capacity(PLACE_BYTES);
             text.extend_from_slice(&place.boot);
@@ -154,6 +150,19 @@ impl<'a> Marker<'a> {
             fs::rename(&path, self.prepared())
         };
         create().map_err(|error| (path.clone(), error))
+    }
+
+    /// Makes it a file of zeros that is called as one is that is being made: its room stays set aside.
+    pub(super) fn blank(self) -> io::Result<()> {
+        let file = self.open()?;
+        let new = self.dir.join(NEW);
+        fs::rename(self.spawned(), &new).or_else(|_| fs::rename(self.prepared(), &new))?;
+        file.write_all_at(&[0; BYTES], 0)
+    }
+
+    /// Whether a file has the name of one that is being made.
+    pub(super) fn is_new(name: &OsStr) -> bool {
+        name == NEW
     }
 
     /// Removes it, without a descriptor.
@@ -291,6 +300,15 @@ impl<'a> Marker<'a> {
     }
 }
 
+/// Gives a new marker its room.
+fn set_aside(file: &File) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, BYTES as u64) {
+        // What cannot be set aside is filled: that takes the room as well.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.write_all_at(&[0; BYTES], 0),
+        result => Ok(result?),
+    }
+}
+
 fn place_of(bytes: &[u8]) -> Option<Place> {
     options().deserialize(bytes.get(..PLACE_BYTES)?).ok()
 }
@@ -365,7 +383,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let marker = Marker::of(dir.path());
         assert_eq!(marker.trace(), Trace::Nothing);
-        marker.create(HERE).unwrap();
+        marker.create(HERE, false).unwrap();
         assert_eq!(marker.trace(), Trace::Prepared(HERE, None));
         assert!(!marker.has(Mark::Term) && !marker.has(Mark::Kill));
         assert_eq!(marker.ending(), None);
@@ -393,7 +411,7 @@ mod tests {
     fn nothing_that_is_written_later_makes_it_larger() {
         let dir = tempfile::tempdir().unwrap();
         let marker = Marker::of(dir.path());
-        marker.create(HERE).unwrap();
+        marker.create(HERE, false).unwrap();
         marker.mark(Mark::Term);
         marker.end(&lost(&"x".repeat(3000)));
         assert!(marker.ending().is_some());
@@ -406,7 +424,7 @@ mod tests {
     fn a_damaged_ending_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let marker = Marker::of(dir.path());
-        marker.create(HERE).unwrap();
+        marker.create(HERE, false).unwrap();
         marker.end(&lost("why"));
         let path = dir.path().join(PREPARED);
         let whole = fs::read(&path).unwrap();

@@ -32,6 +32,7 @@ mod monitor;
 mod program;
 mod reaper;
 mod signal;
+mod spares;
 mod spawn;
 mod start;
 mod stop;

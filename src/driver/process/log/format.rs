@@ -5,7 +5,7 @@
 //! chunk:   CRC-32C u32 | kind u8 | 0 u8×3 | length u32 | 0 u32 | at u64 | offset u64 | bytes
 //! ```
 //!
-//! Little endian. A CRC covers everything after itself, the bytes of output included.
+//! An atom that prints nothing has none. Little endian. A CRC covers everything after itself, the bytes of output included.
 //! An offset larger than the end of the chunk before it says that the bytes
 //! between were dropped. The last chunk of a complete log is an empty one of
 //! kind *end*, so that a loss at the very end is told too. A segment may be

@@ -22,6 +22,9 @@ const NOISY_PIPE: usize = 1 << 20;
 pub(crate) struct Pump {
     out: Option<Source>,
     err: Option<Source>,
+    /// Which of them were read to their end.
+    out_ended: bool,
+    err_ended: bool,
     log: LogWriter,
 }
 
@@ -45,7 +48,7 @@ pub(crate) enum Turn {
 impl Pump {
     pub(crate) fn new(out: Option<OwnedFd>, err: Option<OwnedFd>, log: LogWriter) -> Self {
         let source = |fd| Source { fd, enlarged: false };
-        Self { out: out.map(source), err: err.map(source), log }
+        Self { out: out.map(source), err: err.map(source), out_ended: false, err_ended: false, log }
     }
 
     fn source(&mut self, stream: Stream) -> &mut Option<Source> {
@@ -67,6 +70,11 @@ impl Pump {
     /// Whether both FIFOs have ended.
     pub(crate) fn is_dry(&self) -> bool {
         self.out.is_none() && self.err.is_none()
+    }
+
+    /// Whether both FIFOs were read until nobody had them open for writing, and nothing was in them.
+    pub(crate) fn has_seen_both_ends(&self) -> bool {
+        self.out_ended && self.err_ended
     }
 
     /// Closes our end of a FIFO.
@@ -110,7 +118,13 @@ impl Pump {
         let Some(source) = self.source(stream) else { return Read::End };
         let end = HEADER + most.min(MAX_PAYLOAD).min(buffer.len() - HEADER);
         match rustix::io::read(&source.fd, &mut buffer[HEADER..end]) {
-            Ok(0) => Read::End,
+            Ok(0) => {
+                match stream {
+                    Stream::Stdout => self.out_ended = true,
+                    Stream::Stderr => self.err_ended = true,
+                }
+                Read::End
+            }
             Ok(bytes) => {
                 if !source.enlarged
                     && fcntl_getpipe_size(&source.fd).is_ok_and(|size| bytes >= size)

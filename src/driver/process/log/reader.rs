@@ -145,7 +145,8 @@ impl LogReader {
             None => self.first()?,
         };
         loop {
-            if wanted > bound.segment {
+            let is_begun = bound.written >= SEGMENT_HEADER;
+            if wanted > bound.segment || (wanted == bound.segment && !is_begun) {
                 return Ok(false);
             }
             let path = segment_path(&self.dir, wanted);

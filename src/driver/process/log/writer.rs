@@ -33,8 +33,10 @@ pub(crate) struct LogWriter {
     segment_size: u64,
     /// How many segments may be there.
     allowed: u64,
-    /// The segment that is being written; `None` when the disk refused the last one.
+    /// The segment that is being written; `None` before there is output, and when the disk refused the last one.
     file: Option<File>,
+    /// What keeps a descriptor free for the first segment.
+    placeholder: Option<File>,
     number: u64,
     length: u64,
     /// How long the file is that the segment was made of, when it was that of a dropped one:
@@ -50,11 +52,10 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Begins a log.
+    /// Begins a log. It has no file before there is output.
     pub(crate) fn create(dir: &Path, max: u64, shared: Arc<LogShared>) -> io::Result<Self> {
-        let mut writer = Self::empty(dir, max, shared);
-        writer.open_segment(0, None)?;
-        Ok(writer)
+        let placeholder = Some(File::open("/dev/null")?);
+        Ok(Self { placeholder, ..Self::empty(dir, max, shared) })
     }
 
     fn empty(dir: &Path, max: u64, shared: Arc<LogShared>) -> Self {
@@ -65,6 +66,7 @@ impl LogWriter {
             segment_size,
             allowed: (max / segment_size).max(1),
             file: None,
+            placeholder: None,
             number: 0,
             length: 0,
             reused: 0,
@@ -113,7 +115,8 @@ impl LogWriter {
         self.shared.room(|needed| {
             let Some(needed) = needed else { return usize::MAX };
             let headers = SEGMENT_HEADER + HEADER as u64;
-            let current = self.segment_size.saturating_sub(self.length + HEADER as u64);
+            let current =
+                self.segment_size.saturating_sub(self.length.max(SEGMENT_HEADER) + HEADER as u64);
             let unused = self.allowed.saturating_sub(self.number - self.first + 1);
             let unneeded = needed.saturating_sub(self.first);
             let more = (unused + unneeded) * (self.segment_size - headers);
@@ -149,6 +152,9 @@ impl LogWriter {
     /// Ends the log.
     pub(crate) fn finish(mut self, at: Timestamp) {
         let mut chunk = [0; HEADER];
+        if self.total == 0 && self.file.is_none() {
+            return self.shared.finish(0..0);
+        }
         match self.make_room() {
             Ok(_) => self.write(Kind::End, at, &mut chunk),
             Err(error) => self.refused(&error),
@@ -204,6 +210,7 @@ impl LogWriter {
     fn rotate(&mut self) -> io::Result<()> {
         self.cut_rest();
         // First, so that the next one has its room and its descriptor.
+        self.placeholder = None;
         let was_open = self.file.take().is_some();
         let needed = self.shared.needed().unwrap_or(u64::MAX);
         let next = if was_open || self.length > 0 { self.number + 1 } else { self.number };
