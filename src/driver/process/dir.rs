@@ -229,12 +229,14 @@ impl AtomDir {
 
     /// The same, where both were read to their end: nobody has them open for writing, and nothing is in them.
     pub(super) fn put_fifos_away(&self) {
-        if let Some(spares) = &self.spares {
-            for stream in Stream::ALL {
-                spares.keep(Kind::Fifo, &self.fifo(*stream));
+        let spares = self.spares.as_ref();
+        self.remove_stdin();
+        for stream in Stream::ALL {
+            let path = self.fifo(*stream);
+            if !spares.is_some_and(|spares| spares.keep(Kind::Fifo, &path)) {
+                let _ = fs::remove_file(path);
             }
         }
-        self.remove_fifos();
     }
 
     /// Removes what an atom has of which nothing runs any more; keeps what another one may use.

@@ -156,7 +156,7 @@ impl<'a> Marker<'a> {
     pub(super) fn blank(self) -> io::Result<()> {
         let file = self.open()?;
         let new = self.dir.join(NEW);
-        fs::rename(self.spawned(), &new).or_else(|_| fs::rename(self.prepared(), &new))?;
+        fs::rename(self.prepared(), &new).or_else(|_| fs::rename(self.spawned(), &new))?;
         file.write_all_at(&[0; BYTES], 0)
     }
 
@@ -229,8 +229,9 @@ impl<'a> Marker<'a> {
     /// The file, for a child and its reaper to write into.
     pub(super) fn open(self) -> io::Result<File> {
         let open = |path| OpenOptions::new().read(true).write(true).open(path);
-        match open(self.spawned()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => open(self.prepared()),
+        // A keeper never calls it otherwise.
+        match open(self.prepared()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => open(self.spawned()),
             result => result,
         }
     }
