@@ -22,7 +22,12 @@ impl Events {
     pub(crate) fn new(dir: &Path, options: JournalOptions) -> Result<Self> {
         let dir = dir.join("caesium");
         std::fs::create_dir(&dir)?;
-        let (journal, _) = Journal::open_dir(&dir, options)?;
+        Self::in_store(&dir, options)
+    }
+
+    /// The same in a store that is there.
+    pub(crate) fn in_store(dir: &Path, options: JournalOptions) -> Result<Self> {
+        let (journal, _) = Journal::open_dir(dir, options)?;
         let atom = AtomId::new();
         let creation = Creation {
             engine: "peers".into(),
@@ -40,6 +45,18 @@ impl Events {
         let note = Note { detail: Some("d".repeat(80).into()), ..Note::default() };
         let fact = Fact::Happened { event: Event::StopAsked(order), note };
         Ok(Self { journal, atom, fact })
+    }
+
+    /// Ends the atom and closes the journal.
+    pub(crate) fn finish(self) -> Result<()> {
+        let ((), done) = self.journal.change(|draft| {
+            for event in [Event::Withdrawn, Event::DeleteAsked, Event::Removed] {
+                draft.append(self.atom, Timestamp::from_micros(3), event.into())?;
+            }
+            Ok::<_, JournalError>(())
+        })?;
+        done.wait()?;
+        Ok(self.journal.close()?)
     }
 
     /// Appends as many events; to be waited for.

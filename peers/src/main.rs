@@ -5,7 +5,9 @@
 
 mod contender;
 mod journal;
+mod programs;
 mod read;
+mod running;
 mod table;
 mod writers;
 
@@ -18,8 +20,15 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 type Section = fn(&Path) -> Result<()>;
 
 fn main() -> Result<()> {
-    let sections: [(&str, Section); 3] =
-        [("append", writers::append), ("writers", writers::many), ("read", read::all)];
+    caesium::init();
+    let sections: [(&str, Section); 6] = [
+        ("append", writers::append),
+        ("writers", writers::many),
+        ("read", read::all),
+        ("programs", running::many),
+        ("shell", running::shell),
+        ("sleeping", running::sleeping),
+    ];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     for (name, section) in sections {
         if wanted.is_empty() || wanted.iter().any(|one| one == name) {

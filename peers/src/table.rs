@@ -41,6 +41,34 @@ pub(crate) fn rates<C>(
     Ok(())
 }
 
+/// Something that is done and timed.
+pub(crate) type Way<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
+
+/// Does each thing by turns, and prints how long it takes and how much more that is than the first.
+pub(crate) fn times(title: &str, ways: &mut [(String, Way<'_>)]) -> Result<()> {
+    const TIMES: usize = 31;
+    let mut taken = vec![Vec::new(); ways.len()];
+    for round in 0..=TIMES {
+        for ((_, way), taken) in ways.iter_mut().zip(&mut taken) {
+            let began = Instant::now();
+            way()?;
+            if round > 0 {
+                taken.push(began.elapsed().as_secs_f64() * 1000.0);
+            }
+        }
+    }
+    println!(
+        "\n### {title}\n\n| | ms, median of {TIMES} | more than the first | from – to |\n|---|---|---|---|"
+    );
+    let first = median(&mut taken[0]);
+    for ((name, _), taken) in ways.iter().zip(&mut taken) {
+        let middle = median(taken);
+        let (least, most) = (taken[0], taken[taken.len() - 1]);
+        println!("| {name} | {middle:.1} | {:.1} | {least:.1} – {most:.1} |", middle - first);
+    }
+    Ok(())
+}
+
 /// The median; they are sorted then.
 pub(crate) fn median(figures: &mut [f64]) -> f64 {
     figures.sort_by(f64::total_cmp);

@@ -39,6 +39,12 @@ pub(crate) fn append<T: Serialize>(value: &T, to: &mut Vec<u8>) -> Result<usize,
     }
 }
 
+/// The same of what a payload begins with, whatever follows.
+pub(crate) fn decode_beginning<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
+    let decoded = options().allow_trailing_bytes().deserialize(payload);
+    decoded.map_err(|error| format!("a payload cannot be read: {error}"))
+}
+
 /// The value of a payload whose checksum has been found right.
 ///
 /// # Errors

@@ -247,7 +247,7 @@ impl Core {
                     return Ok(());
                 }
                 let seq = reader.seq();
-                let Some(event) = reader.next()? else {
+                let Some((header, brief)) = reader.next_in_brief()? else {
                     let path = self.storage.path(&segment::name(first));
                     let spot = segment::Spot { path, offset: reader.end(), seq: Some(seq) };
                     return Err(spot.damaged("a sealed segment ends before its last event"));
@@ -255,13 +255,13 @@ impl Core {
                 if seq < next {
                     continue;
                 }
-                if chain.is_some_and(|chain| chain != event.header.prev) {
+                if chain.is_some_and(|chain| chain != header.prev) {
                     let problem = "it does not follow the history".to_owned();
                     return Err(JournalError::Inconsistent { seq, problem });
                 }
-                chain = Some(event.header.crc);
+                chain = Some(header.crc);
                 next = seq + 1;
-                chunks.add(&event, reader.frame(&event.header));
+                chunks.add_frame(&header, brief.atom, brief.at, reader.frame(&header));
             }
             let mut base = || catalog::reader(&*self.storage, first, None)?.base();
             self.history.append(&chunks.finish(), &mut base)?;

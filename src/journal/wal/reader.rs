@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::recover::Scan;
 use super::segment::{self, Layout, SEGMENT_HEADER_BYTES, SegmentHeader, Spot};
+use crate::atom::AtomId;
 use crate::journal::frame::{self, HEADER_BYTES, Header, Kind};
 use crate::journal::storage::StoredFile;
-use crate::journal::{Base, JournalError, Record, error};
+use crate::journal::{Base, JournalError, Record, codec, error};
+use crate::time::Timestamp;
 
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
@@ -17,6 +21,14 @@ const PIECE: usize = 64 << 10;
 pub(crate) struct ReadEvent {
     pub(crate) header: Header,
     pub(crate) record: Record,
+}
+
+/// What every record begins with: enough to pack its frame.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Brief {
+    seq: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) atom: AtomId,
 }
 
 /// Reads the events of one segment.
@@ -145,6 +157,20 @@ impl SegmentReader {
 
     /// The next event; `None` where only zeros, or nothing, follows.
     pub(crate) fn next(&mut self) -> Result<Option<ReadEvent>, JournalError> {
+        let read = self.read(codec::decode, |record: &Record| record.seq)?;
+        Ok(read.map(|(header, record)| ReadEvent { header, record }))
+    }
+
+    /// The same, of which only what packing needs is decoded.
+    pub(crate) fn next_in_brief(&mut self) -> Result<Option<(Header, Brief)>, JournalError> {
+        self.read(codec::decode_beginning, |brief: &Brief| brief.seq)
+    }
+
+    fn read<T>(
+        &mut self,
+        decode: impl Fn(&[u8]) -> Result<T, String>,
+        number: impl Fn(&T) -> u64,
+    ) -> Result<Option<(Header, T)>, JournalError> {
         loop {
             let start = self.peek(HEADER_BYTES)?;
             if start.iter().all(|byte| *byte == 0) {
@@ -182,15 +208,15 @@ impl SegmentReader {
                 let problem = format!("event {} does not follow the one before it", header.seq);
                 return Err(self.spot().damaged(problem));
             }
-            let record: Record = segment::payload(payload, || self.spot())?;
-            if record.seq != header.seq {
+            let read = decode(payload).map_err(|problem| self.spot().damaged(problem))?;
+            if number(&read) != header.seq {
                 return Err(self.spot().damaged("the record has another number than its frame"));
             }
             self.offset += length as u64;
             self.seq += 1;
             self.chain = header.crc;
             self.footer = None;
-            return Ok(Some(ReadEvent { header, record }));
+            return Ok(Some((header, read)));
         }
     }
 }

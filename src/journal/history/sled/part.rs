@@ -6,6 +6,7 @@
 //! | `starts` | the first event of a chunk | the number of its value, and how many values it has |
 //! | `atoms` | a number, from 0 | atoms, sorted, each with the first event of a chunk that has events of it |
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io;
 use std::mem::ManuallyDrop;
@@ -357,9 +358,9 @@ fn last_of(frames: &[u8]) -> Result<Option<(u64, u32)>, Trouble> {
 
 /// The values of a chunk: the frames themselves, or a frame for each piece of the one frame
 /// that is too long, so that a piece is found and proven without sled's help.
-fn pieces(chunk: &Chunk) -> Result<Vec<Vec<u8>>, Trouble> {
+fn pieces(chunk: &Chunk) -> Result<Vec<Cow<'_, [u8]>>, Trouble> {
     if chunk.frames.len() <= CHUNK_BYTES {
-        return Ok(vec![chunk.frames.clone()]);
+        return Ok(vec![Cow::Borrowed(&chunk.frames)]);
     }
     let whole = frame::decode_header(&chunk.frames)
         .map_err(|flaw| Trouble::Damage(flaw.problem().to_owned()))?;
@@ -367,7 +368,7 @@ fn pieces(chunk: &Chunk) -> Result<Vec<Vec<u8>>, Trouble> {
         let mut piece = Vec::with_capacity(HEADER_BYTES + bytes.len());
         let place = Place { kind: Kind::Piece, back, seq: whole.seq, prev: whole.crc };
         frame::encode(place, bytes, &mut piece);
-        piece
+        Cow::Owned(piece)
     });
     Ok(pieces.collect())
 }

@@ -1,0 +1,235 @@
+//! Short programs, many at a time and from a shell; and programs that sleep.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use caesium::driver::process::Supervision;
+use caesium::{AtomSpec, Engine};
+
+use crate::Result;
+use crate::programs::{
+    Bare, Ours, PROGRAM, Pueue, Runner, TaskSpooler, WIDTH, checked, is_there, pss,
+};
+use crate::table::{Way, rates, times};
+
+/// How many are run before anybody looks at the clock.
+const BATCH: usize = 64;
+
+/// `/bin/true`, many.
+pub(crate) fn many(dir: &Path) -> Result<()> {
+    let mut runners: Vec<(String, Box<dyn Runner>)> = vec![
+        ("bare Command, output to a file".into(), Box::new(Bare(dir.to_owned()))),
+        ("caesium in the host, durable".into(), Box::new(Ours::new(dir, Supervision::InHost)?)),
+        (
+            "caesium through the keeper, durable".into(),
+            Box::new(Ours::new(dir, Supervision::Keeper)?),
+        ),
+    ];
+    if is_there("tsp") {
+        runners.push(("task-spooler".into(), Box::new(TaskSpooler::new(dir)?)));
+    }
+    if is_there("pueue") {
+        runners.push(("pueue".into(), Box::new(Pueue::new(dir, WIDTH)?)));
+    }
+    let title = format!("{PROGRAM}, {WIDTH} at a time: asked for, waited for, removed");
+    rates(&title, "programs", &mut runners, |runner, turn| {
+        let (began, mut done) = (Instant::now(), 0);
+        while began.elapsed() < turn {
+            runner.run(BATCH)?;
+            done += BATCH as u64;
+        }
+        Ok(done)
+    })
+}
+
+/// The command line, one program at a time.
+pub(crate) fn shell(dir: &Path) -> Result<()> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/caesium");
+    if !program.is_file() {
+        return Err(format!("no {}: run `cargo build --release` first", program.display()).into());
+    }
+    let run = |store: &Path| {
+        let mut command = Command::new(&program);
+        command.arg("--store").arg(store).args(["run", "--", "true"]);
+        command
+    };
+    // A store with a long history.
+    let (warm, long) = (dir.join("warm"), dir.join("long"));
+    let engine = caesium::ProcessEngine::open(&long)?;
+    engine.close()?;
+    fill(&long)?;
+    let (tsp, pueue) = (
+        is_there("tsp").then(|| TaskSpooler::new(dir)).transpose()?,
+        is_there("pueue").then(|| Pueue::new(dir, WIDTH)).transpose()?,
+    );
+    let mut fresh = 0;
+    let mut ways: Vec<(String, Way<'_>)> = vec![
+        (
+            "sh -c true".into(),
+            Box::new(|| checked(Command::new("sh").args(["-c", "true"])).map(drop)),
+        ),
+        ("caesium run -- true".into(), Box::new(|| checked(&mut run(&warm)).map(drop))),
+        (
+            format!("caesium run -- true, {HISTORY} events of history"),
+            Box::new(|| checked(&mut run(&long)).map(drop)),
+        ),
+        (
+            "caesium run -- true, a new store and keeper each".into(),
+            Box::new(|| {
+                fresh += 1;
+                checked(&mut run(&dir.join(format!("new{fresh}")))).map(drop)
+            }),
+        ),
+    ];
+    if let Some(tsp) = &tsp {
+        let add = || checked(tsp.command().args(["-nf", "true"])).map(drop);
+        ways.push(("tsp -nf true".into(), Box::new(add)));
+    }
+    if let Some(pueue) = &pueue {
+        ways.push((
+            "pueue add, pueue wait".into(),
+            Box::new(|| {
+                checked(pueue.command().args(["add", "--", "true"]))?;
+                checked(pueue.command().args(["wait", "--quiet"])).map(drop)
+            }),
+        ));
+    }
+    times("From a shell, one after the other", &mut ways)
+}
+
+const HISTORY: usize = 1_000_000;
+
+fn fill(store: &Path) -> Result<()> {
+    use caesium::Durability;
+    let mut options = caesium::journal::JournalOptions::default();
+    options.durability = Durability::Batched(Duration::from_millis(50));
+    let events = crate::journal::Events::in_store(store, options)?;
+    for _ in 0..HISTORY / 1000 {
+        events.append(1000)?.wait()?;
+    }
+    events.finish()
+}
+
+/// What supervising a sleeping program takes.
+pub(crate) fn sleeping(dir: &Path) -> Result<()> {
+    const OURS: usize = 5000;
+    const THEIRS: usize = 200;
+    println!("\n### Programs that sleep\n");
+    println!(
+        "| | programs | KiB of the supervisors for each | wake-ups of them in a minute, all together |"
+    );
+    println!("|---|---|---|---|");
+    let row = |name: &str, programs: usize, before: f64, pids: &[u32]| -> Result<()> {
+        let kib = pids.iter().map(|pid| pss(*pid)).sum::<std::io::Result<f64>>()? - before;
+        let woken = wake_ups(pids);
+        std::thread::park_timeout(Duration::from_secs(60));
+        let woken = wake_ups(pids) - woken;
+        println!("| {name} | {programs} | {:.1} | {woken} |", kib / programs as f64);
+        Ok(())
+    };
+
+    let ours = Ours::new(dir, Supervision::Keeper)?;
+    let spec = || AtomSpec::command("sleep").arg("1000");
+    ours.0.create(spec().into())?;
+    let supervisors = named(&["caesium-keeper", "caesium-guard"]);
+    let before = supervisors.iter().map(|pid| pss(*pid)).sum::<std::io::Result<f64>>()?;
+    for _ in 0..OURS {
+        ours.0.create(spec().into())?;
+    }
+    row("caesium, keeper and guard", OURS, before, &supervisors)?;
+    let host = [std::process::id()];
+    let woken = wake_ups(&host);
+    std::thread::park_timeout(Duration::from_secs(10));
+    println!(
+        "\nThe host's threads, its own main thread left out, woke {} times in ten seconds.\n",
+        wake_ups(&host) - woken
+    );
+    drop(ours);
+
+    for (supervisor, script) in [("s6-supervise", "run"), ("runsv", "run")] {
+        if !is_there(supervisor) {
+            continue;
+        }
+        let mut children = Vec::new();
+        for number in 0..THEIRS {
+            let service = dir.join(format!("{supervisor}{number}"));
+            fs::create_dir(&service)?;
+            let script = service.join(script);
+            fs::write(&script, "#!/bin/sh\nexec sleep 1000\n")?;
+            checked(Command::new("chmod").arg("+x").arg(&script))?;
+            children.push(Service(Command::new(supervisor).arg(&service).spawn()?));
+        }
+        std::thread::park_timeout(Duration::from_secs(2));
+        let pids: Vec<u32> = children.iter().map(|child| child.0.id()).collect();
+        row(supervisor, THEIRS, 0.0, &pids)?;
+    }
+    if is_there("pueue") {
+        let pueue = Pueue::new(dir, THEIRS)?;
+        let pids = [pueue.pid()];
+        let before = pss(pids[0])?;
+        for _ in 0..THEIRS {
+            checked(pueue.command().args(["add", "--", "sleep", "1000"]))?;
+        }
+        row("pueue", THEIRS, before, &pids)?;
+    }
+    if is_there("supervisord") {
+        let config = dir.join("supervisord.conf");
+        let at = dir.display();
+        let programs = format!(
+            "[supervisord]\nnodaemon=true\nlogfile={at}/log\npidfile={at}/pid\nchildlogdir={at}\nminfds=4096\n[program:sleep]\ncommand=sleep 1000\nnumprocs={{}}\nprocess_name=%(process_num)s\n"
+        );
+        let mut before = 0.0;
+        for count in [1, THEIRS + 1] {
+            fs::write(&config, programs.replace("{}", &count.to_string()))?;
+            let mut command = Command::new("supervisord");
+            let supervisor = Service(command.arg("-c").arg(&config).stdout(Stdio::null()).spawn()?);
+            std::thread::park_timeout(Duration::from_secs(10));
+            let pids = [supervisor.0.id()];
+            if count == 1 {
+                before = pss(pids[0])?;
+            } else {
+                row("supervisord", THEIRS, before, &pids)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A supervisor that ends its program when it is asked to end.
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = checked(Command::new("kill").arg(self.0.id().to_string()));
+        let _ = self.0.wait();
+    }
+}
+
+/// The supervisors of ours that run.
+fn named(names: &[&str]) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| names.contains(&name.trim()))
+    })
+    .collect()
+}
+
+/// How often the threads of processes went to sleep by themselves so far: the main thread of this one left out.
+fn wake_ups(pids: &[u32]) -> u64 {
+    let mut sum = 0;
+    for pid in pids {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            if task.file_name().to_string_lossy() == std::process::id().to_string() {
+                continue;
+            }
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+            sum += line.and_then(|line| line.trim().parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    sum
+}
