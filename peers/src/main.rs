@@ -9,6 +9,7 @@ mod programs;
 mod read;
 mod running;
 mod table;
+mod transition;
 mod writers;
 
 use std::error::Error;
@@ -21,10 +22,11 @@ type Section = fn(&Path) -> Result<()>;
 
 fn main() -> Result<()> {
     caesium::init();
-    let sections: [(&str, Section); 6] = [
+    let sections: [(&str, Section); 7] = [
         ("append", writers::append),
         ("writers", writers::many),
         ("read", read::all),
+        ("transition", transition::all),
         ("programs", running::many),
         ("shell", running::shell),
         ("sleeping", running::sleeping),

@@ -133,7 +133,7 @@ pub(crate) fn sleeping(dir: &Path) -> Result<()> {
     let ours = Ours::new(dir, Supervision::Keeper)?;
     let spec = || AtomSpec::command("sleep").arg("1000");
     ours.0.create(spec().into())?;
-    let supervisors = named(&["caesium-keeper", "caesium-guard"]);
+    let supervisors = supervisors(dir);
     let before = supervisors.iter().map(|pid| pss(*pid)).sum::<std::io::Result<f64>>()?;
     for _ in 0..OURS {
         ours.0.create(spec().into())?;
@@ -207,13 +207,14 @@ impl Drop for Service {
     }
 }
 
-/// The supervisors of ours that run.
-fn named(names: &[&str]) -> Vec<u32> {
+/// The keeper and the guard of a store below `dir`.
+fn supervisors(dir: &Path) -> Vec<u32> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let dir = dir.as_os_str().as_encoded_bytes();
     pids.filter(|pid| {
-        fs::read_to_string(format!("/proc/{pid}/comm"))
-            .is_ok_and(|name| names.contains(&name.trim()))
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.starts_with(b"caesium-keeper") && command.windows(dir.len()).any(|part| part == dir)
     })
     .collect()
 }

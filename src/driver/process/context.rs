@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::dir::{AtomDir, Prepared};
 use super::identity::Place;
-use super::log::LogShared;
+use super::log::{LogShared, Placeholder};
 use super::mailbox::Mailbox;
 use super::spares::Spares;
 use crate::atom::{AtomId, AtomSpec};
@@ -24,6 +24,7 @@ pub(super) struct Context {
     pub(super) place: Place,
     pub(super) mailbox: Arc<Mailbox>,
     spares: Arc<Spares>,
+    placeholder: Arc<Placeholder>,
     /// What was set aside for atoms that were not started yet.
     prepared: Mutex<HashMap<AtomId, Prepared>>,
     /// The logs that are being written.
@@ -34,7 +35,8 @@ impl Context {
     pub(super) fn new(atoms: PathBuf, copied: bool, place: Place, mailbox: Arc<Mailbox>) -> Self {
         let spares = Arc::new(Spares::new(&atoms));
         let (prepared, logs) = (Mutex::default(), Mutex::default());
-        Self { atoms, copied, place, mailbox, spares, prepared, logs }
+        let placeholder = Arc::new(Placeholder::new());
+        Self { atoms, copied, place, mailbox, spares, placeholder, prepared, logs }
     }
 
     pub(super) fn dir(&self, atom: AtomId) -> AtomDir {
@@ -99,7 +101,8 @@ impl Context {
 
     /// Registers a log that is being written from now on.
     pub(super) fn begin_log(&self, atom: AtomId) -> Arc<LogShared> {
-        let log = LogShared::new(atom, Arc::clone(&self.mailbox) as _);
+        let log =
+            LogShared::new(atom, Arc::clone(&self.mailbox) as _, Arc::clone(&self.placeholder));
         self.logs.lock().insert(atom, Arc::clone(&log));
         log
     }

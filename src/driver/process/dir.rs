@@ -186,8 +186,7 @@ impl AtomDir {
                 None,
             ),
             stdin: keeps_open,
-            log: LogWriter::create(&self.path, spec.get_log_max(), shared)
-                .map_err(|e| trouble(&self.path, e))?,
+            log: LogWriter::new(&self.path, spec.get_log_max(), shared),
         })
     }
 

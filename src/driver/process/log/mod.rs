@@ -4,6 +4,7 @@
 //! and chunks ([`format`]). The newest are kept, up to the spec's `log_max`.
 
 mod format;
+mod placeholder;
 mod pump;
 mod reader;
 mod shared;
@@ -12,6 +13,7 @@ mod tests;
 mod writer;
 
 pub(super) use format::{HEADER, MAX_PAYLOAD, remove_segments};
+pub(super) use placeholder::Placeholder;
 pub(super) use pump::{Pump, Turn};
 pub(super) use reader::LogReader;
 pub(super) use shared::{Author, LogShared};

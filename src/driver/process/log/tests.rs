@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::format::{NO_SEGMENT, segment_path, segments};
-use super::{Author, HEADER, LogReader, LogShared, LogWriter};
+use super::{Author, HEADER, LogReader, LogShared, LogWriter, Placeholder};
 use crate::atom::AtomId;
 use crate::log::{LogItem, LogNext, LogQuery, LogSource, Stream};
 use crate::time::Timestamp;
@@ -21,7 +21,7 @@ impl Author for Nobody {
 }
 
 fn shared() -> Arc<LogShared> {
-    LogShared::new(AtomId::new(), Arc::new(Nobody))
+    LogShared::new(AtomId::new(), Arc::new(Nobody), Arc::new(Placeholder::new()))
 }
 
 /// Output in which every byte tells its offset.
@@ -69,7 +69,7 @@ fn followers_that_are_overtaken_see_no_byte_of_another_segment() {
     const PRINTED: u64 = 4 << 20;
     let dir = tempfile::tempdir().unwrap();
     let shared = shared();
-    let mut log = LogWriter::create(dir.path(), MAX, Arc::clone(&shared)).unwrap();
+    let mut log = LogWriter::new(dir.path(), MAX, Arc::clone(&shared));
     let follower = || {
         let query = LogQuery { follow: true, ..LogQuery::default() };
         LogReader::new(dir.path().to_path_buf(), query, Some(Arc::clone(&shared))).unwrap()
@@ -108,7 +108,7 @@ fn followers_that_are_overtaken_see_no_byte_of_another_segment() {
 fn what_a_killed_writer_left_ends_with_its_last_byte() {
     for last in (1..480).step_by(7) {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = LogWriter::create(dir.path(), MAX, shared()).unwrap();
+        let mut log = LogWriter::new(dir.path(), MAX, shared());
         let mut offset = 0;
         for _ in 0..40 {
             offset = print(&mut log, offset, 300);
@@ -131,7 +131,7 @@ fn what_a_killed_writer_left_ends_with_its_last_byte() {
 #[test]
 fn a_writer_killed_while_it_reuses_a_file_costs_that_file_only() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = LogWriter::create(dir.path(), MAX, shared()).unwrap();
+    let mut log = LogWriter::new(dir.path(), MAX, shared());
     let mut offset = 0;
     for _ in 0..40 {
         offset = print(&mut log, offset, 300);
@@ -164,7 +164,7 @@ fn a_writer_killed_while_it_reuses_a_file_costs_that_file_only() {
 fn a_complete_log_has_no_more_blocks_than_bytes() {
     use std::os::unix::fs::MetadataExt;
     let dir = tempfile::tempdir().unwrap();
-    let mut log = LogWriter::create(dir.path(), 8 << 20, shared()).unwrap();
+    let mut log = LogWriter::new(dir.path(), 8 << 20, shared());
     let mut offset = 0;
     while offset < 1_200_000 {
         offset = print(&mut log, offset, 1000);

@@ -12,6 +12,7 @@ use super::format::{
     ChunkHeader, HEADER, Kind, MAX_PAYLOAD, NO_SEGMENT, SEGMENT_HEADER, parse_segment_header, seal,
     segment_header, segment_path, segments,
 };
+use super::placeholder::Placeholder;
 use super::shared::LogShared;
 use crate::log::Stream;
 use crate::time::Timestamp;
@@ -24,7 +25,10 @@ const SEGMENTS: u64 = 8;
 /// whole took a fifth longer: ext4 without a journal is slow to make files where many were removed.
 const MAX_SEGMENT: u64 = 16 << 20;
 
-/// The writer of one log. It holds one descriptor.
+/// So many bytes at once make an atom noisy: the file of its log stays open until there are fewer.
+const NOISY: usize = 64 << 10;
+
+/// The writer of one log. It holds a descriptor only while its atom is noisy.
 ///
 /// What the disk does not take is counted as dropped; it never harms the atom.
 #[derive(Debug)]
@@ -33,10 +37,10 @@ pub(crate) struct LogWriter {
     segment_size: u64,
     /// How many segments may be there.
     allowed: u64,
-    /// The segment that is being written; `None` before there is output, and when the disk refused the last one.
+    /// There is a segment that is being written: not before there is output, nor when the disk refused the last one.
+    begun: bool,
+    /// The file of that, while it is open.
     file: Option<File>,
-    /// What keeps a descriptor free for the first segment.
-    placeholder: Option<File>,
     number: u64,
     length: u64,
     /// How long the file is that the segment was made of, when it was that of a dropped one:
@@ -53,20 +57,15 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     /// Begins a log. It has no file before there is output.
-    pub(crate) fn create(dir: &Path, max: u64, shared: Arc<LogShared>) -> io::Result<Self> {
-        let placeholder = Some(File::open("/dev/null")?);
-        Ok(Self { placeholder, ..Self::empty(dir, max, shared) })
-    }
-
-    fn empty(dir: &Path, max: u64, shared: Arc<LogShared>) -> Self {
+    pub(crate) fn new(dir: &Path, max: u64, shared: Arc<LogShared>) -> Self {
         let least = SEGMENT_HEADER + 2 * HEADER as u64;
         let segment_size = (max / SEGMENTS).clamp(least, MAX_SEGMENT);
         Self {
             dir: dir.to_path_buf(),
             segment_size,
             allowed: (max / segment_size).max(1),
+            begun: false,
             file: None,
-            placeholder: None,
             number: 0,
             length: 0,
             reused: 0,
@@ -79,7 +78,7 @@ impl LogWriter {
 
     /// Goes on with a log after the host was killed: a torn chunk at its end is cut.
     pub(crate) fn reopen(dir: &Path, max: u64, shared: Arc<LogShared>) -> Self {
-        let mut writer = Self::empty(dir, max, shared);
+        let mut writer = Self::new(dir, max, shared);
         if let Err(error) = writer.find_end() {
             tracing::warn!(path = %dir.display(), %error, "a log cannot be gone on with; a new part of it is begun");
         }
@@ -100,7 +99,7 @@ impl LogWriter {
             if whole.length < bytes.len() as u64 {
                 file.set_len(whole.length)?;
             }
-            self.file = Some(file);
+            self.begun = true;
             (self.first, self.number) = (first, last);
             (self.length, self.total) = (whole.length, whole.total);
             self.shared.publish(self.number, self.length);
@@ -147,12 +146,16 @@ impl LogWriter {
             start += part;
         }
         self.shared.publish(self.number, self.length);
+        if buffer.len() < NOISY || self.shared.placeholder.is_lent() {
+            self.file = None;
+            self.shared.placeholder.restore();
+        }
     }
 
     /// Ends the log.
     pub(crate) fn finish(mut self, at: Timestamp) {
         let mut chunk = [0; HEADER];
-        if self.total == 0 && self.file.is_none() {
+        if self.total == 0 && !self.begun {
             return self.shared.finish(0..0);
         }
         match self.make_room() {
@@ -160,6 +163,8 @@ impl LogWriter {
             Err(error) => self.refused(&error),
         }
         self.cut_rest();
+        self.file = None;
+        self.shared.placeholder.restore();
         self.shared.publish(self.number, self.length);
         // What was in the FIFOs at the end was taken although a lossless reader had to catch up:
         // there may be more than was asked for, until that reader has gone.
@@ -169,27 +174,41 @@ impl LogWriter {
     }
 
     fn write(&mut self, kind: Kind, at: Timestamp, chunk: &mut [u8]) {
-        let Some(file) = &self.file else { return };
         seal(chunk, kind, at, self.total);
         let end = self.length + chunk.len() as u64;
         // First, so that a reader of a killed host's log knows what is old at any moment.
-        let marked = if end < self.reused { mark_old(file, end) } else { Ok(()) };
-        match marked.and_then(|()| file.write_all_at(chunk, self.length)) {
+        let (length, reused) = (self.length, self.reused);
+        let written = self.file().and_then(|file| {
+            let marked = if end < reused { mark_old(file, end) } else { Ok(()) };
+            // A part may be written: the next chunk overwrites it. Cut it in case there is none.
+            let cut = |_: &io::Error| drop(file.set_len(length));
+            marked.and_then(|()| file.write_all_at(chunk, length)).inspect_err(cut)
+        });
+        match written {
             Ok(()) => self.length = end,
-            Err(error) => {
-                // A part may have been written: the next chunk overwrites it. Cut it in case there is none.
-                let _ = file.set_len(self.length);
-                self.refused(&error);
-            }
+            Err(error) => self.refused(&error),
         }
+    }
+
+    /// The file of the segment that is being written.
+    fn file(&mut self) -> io::Result<&File> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let path = segment_path(&self.dir, self.number);
+                self.shared.placeholder.open(|| OpenOptions::new().write(true).open(&path))?
+            }
+        };
+        Ok(self.file.insert(file))
     }
 
     /// Cuts what is left of the segment that this one's file was before, and gives back what was reserved for it.
     fn cut_rest(&mut self) {
-        let Some(file) = &self.file else { return };
-        let has_rest = self.length < std::mem::take(&mut self.reused);
-        if (std::mem::take(&mut self.reserved) || has_rest)
-            && let Err(error) = file.set_len(self.length)
+        let (length, reused) = (self.length, std::mem::take(&mut self.reused));
+        let reserved = std::mem::take(&mut self.reserved);
+        if self.begun
+            && (reserved || length < reused)
+            && let Err(error) = self.file().and_then(|file| file.set_len(length))
         {
             self.refused(&error);
         }
@@ -201,7 +220,7 @@ impl LogWriter {
 
     /// Goes to the next segment when this one is full; says how many bytes of output it takes.
     fn make_room(&mut self) -> io::Result<usize> {
-        if self.file.is_none() || self.length + HEADER as u64 >= self.segment_size {
+        if !self.begun || self.length + HEADER as u64 >= self.segment_size {
             self.rotate()?;
         }
         Ok(usize::try_from(self.segment_size - self.length).unwrap_or(MAX_PAYLOAD) - HEADER)
@@ -210,10 +229,10 @@ impl LogWriter {
     fn rotate(&mut self) -> io::Result<()> {
         self.cut_rest();
         // First, so that the next one has its room and its descriptor.
-        self.placeholder = None;
-        let was_open = self.file.take().is_some();
+        self.file = None;
+        let was_begun = std::mem::take(&mut self.begun);
         let needed = self.shared.needed().unwrap_or(u64::MAX);
-        let next = if was_open || self.length > 0 { self.number + 1 } else { self.number };
+        let next = if was_begun || self.length > 0 { self.number + 1 } else { self.number };
         let mut dropped = None;
         while next - self.first >= self.allowed && self.first < needed && self.first < next {
             if let Some(more) = dropped.replace(segment_path(&self.dir, self.first)) {
@@ -229,7 +248,7 @@ impl LogWriter {
     fn open_segment(&mut self, number: u64, dropped: Option<PathBuf>) -> io::Result<()> {
         let path = segment_path(&self.dir, number);
         let reused = dropped.and_then(|dropped| {
-            let reused = reuse(&dropped, &path);
+            let reused = reuse(&dropped, &path, &self.shared.placeholder);
             if reused.is_err() {
                 let _ = fs::remove_file(dropped);
             }
@@ -240,7 +259,7 @@ impl LogWriter {
             None => {
                 let mut options = OpenOptions::new();
                 options.write(true).create(true).truncate(true).mode(0o600);
-                (options.open(path)?, 0)
+                (self.shared.placeholder.open(|| options.open(&path))?, 0)
             }
         };
         // An atom that has filled one will probably fill another. Where it cannot be done, it goes slower.
@@ -251,7 +270,7 @@ impl LogWriter {
             mark_old(&file, SEGMENT_HEADER)?;
         }
         file.write_all_at(&segment_header(self.total), 0)?;
-        self.file = Some(file);
+        (self.file, self.begun) = (Some(file), true);
         (self.number, self.length, self.reused) = (number, SEGMENT_HEADER, reused);
         self.shared.publish(number, SEGMENT_HEADER);
         Ok(())
@@ -262,8 +281,8 @@ impl LogWriter {
 ///
 /// Readers may have it open. They look at its header after everything that they
 /// read of it, so that goes first.
-fn reuse(dropped: &Path, path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().write(true).open(dropped)?;
+fn reuse(dropped: &Path, path: &Path, placeholder: &Placeholder) -> io::Result<(File, u64)> {
+    let file = placeholder.open(|| OpenOptions::new().write(true).open(dropped))?;
     file.write_all_at(&NO_SEGMENT, 0)?;
     let length = file.metadata()?.len();
     fs::rename(dropped, path)?;

@@ -1,0 +1,191 @@
+//! What a decision costs: all states × all events, in machines with the same table.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use caesium::lifecycle::{EventKind, State, next};
+use rust_fsm::StateMachineImpl as _;
+
+use crate::Result;
+use crate::table::rates;
+
+mod by_smlang {
+    use smlang::statemachine;
+
+    statemachine! {
+        derive_states: [Debug, Clone, Copy],
+        derive_events: [Debug, Clone, Copy],
+        transitions: {
+            *Created + Started = Running,
+            Created + StartFailed = Stopped,
+            Created + Withdrawn = Stopped,
+            Created + LostSight = Stopped,
+            Created + StopAsked = Stopping,
+            Created + Contradiction = Invalid,
+            Running + StopAsked = Stopping,
+            Running + Exited = Stopped,
+            Running + LostSight = Stopped,
+            Running + Contradiction = Invalid,
+            Stopping + StopAsked = Stopping,
+            Stopping + Started = Stopping,
+            Stopping + StartFailed = Stopped,
+            Stopping + Withdrawn = Stopped,
+            Stopping + Exited = Stopped,
+            Stopping + LostSight = Stopped,
+            Stopping + Contradiction = Invalid,
+            Stopped + DeleteAsked = Deleting,
+            Stopped + Contradiction = Invalid,
+            Deleting + Removed = Deleted,
+            Deleting + Contradiction = Invalid,
+            Invalid + DeleteAsked = Deleting,
+        }
+    }
+
+    pub(super) struct Nothing;
+    impl StateMachineContext for Nothing {}
+}
+
+mod by_rust_fsm {
+    use rust_fsm::state_machine;
+
+    state_machine! {
+        #[derive(Debug, Clone, Copy)]
+        #[repr(C)]
+        pub(super) fsm(Created)
+
+        Created => {
+            Started => Running,
+            StartFailed => Stopped,
+            Withdrawn => Stopped,
+            LostSight => Stopped,
+            StopAsked => Stopping,
+            Contradiction => Invalid,
+        },
+        Running => {
+            StopAsked => Stopping,
+            Exited => Stopped,
+            LostSight => Stopped,
+            Contradiction => Invalid,
+        },
+        Stopping => {
+            StopAsked => Stopping,
+            Started => Stopping,
+            StartFailed => Stopped,
+            Withdrawn => Stopped,
+            Exited => Stopped,
+            LostSight => Stopped,
+            Contradiction => Invalid,
+        },
+        Stopped => {
+            DeleteAsked => Deleting,
+            Contradiction => Invalid,
+        },
+        Deleting => {
+            Removed => Deleted,
+            Contradiction => Invalid,
+        },
+        Invalid(DeleteAsked) => Deleting,
+    }
+}
+
+/// Somebody's `match`.
+fn by_hand(state: State, event: EventKind) -> Option<State> {
+    use EventKind as E;
+    use State as S;
+    match (state, event) {
+        (S::Created, E::Started) => Some(S::Running),
+        (S::Created, E::StartFailed | E::Withdrawn | E::LostSight) => Some(S::Stopped),
+        (S::Created | S::Running | S::Stopping, E::StopAsked) => Some(S::Stopping),
+        (S::Running | S::Stopping, E::Exited | E::LostSight) => Some(S::Stopped),
+        (S::Stopping, E::Started) => Some(S::Stopping),
+        (S::Stopping, E::StartFailed | E::Withdrawn) => Some(S::Stopped),
+        (S::Stopped | S::Invalid, E::DeleteAsked) => Some(S::Deleting),
+        (S::Deleting, E::Removed) => Some(S::Deleted),
+        (S::Deleted | S::Invalid, _) => None,
+        (_, E::Contradiction) => Some(S::Invalid),
+        _ => None,
+    }
+}
+
+/// The states and the events of another machine, in the order of ours.
+macro_rules! named_as_ours {
+    ($states:path, $events:path) => {{
+        use $events as E;
+        use $states as S;
+        let states = State::ALL.iter().map(|state| match state {
+            State::Created => S::Created,
+            State::Running => S::Running,
+            State::Stopping => S::Stopping,
+            State::Stopped => S::Stopped,
+            State::Deleting => S::Deleting,
+            State::Deleted => S::Deleted,
+            State::Invalid => S::Invalid,
+        });
+        let events = EventKind::ALL.iter().map(|event| match event {
+            EventKind::Started => E::Started,
+            EventKind::StartFailed => E::StartFailed,
+            EventKind::Withdrawn => E::Withdrawn,
+            EventKind::StopAsked => E::StopAsked,
+            EventKind::Exited => E::Exited,
+            EventKind::LostSight => E::LostSight,
+            EventKind::DeleteAsked => E::DeleteAsked,
+            EventKind::Removed => E::Removed,
+            EventKind::Contradiction => E::Contradiction,
+        });
+        (states.collect::<Vec<_>>(), events.collect::<Vec<_>>())
+    }};
+}
+
+/// Decides every cell once; gives how many are allowed.
+type Table = Box<dyn Fn() -> usize>;
+
+fn cells<S: Copy + 'static, E: Copy + 'static>(
+    (states, events): (Vec<S>, Vec<E>),
+    is_allowed: impl Fn(S, E) -> bool + 'static,
+) -> Table {
+    Box::new(move || {
+        let mut allowed = 0;
+        for state in &states {
+            for event in &events {
+                allowed += usize::from(is_allowed(black_box(*state), black_box(*event)));
+            }
+        }
+        allowed
+    })
+}
+
+/// All of them.
+pub(crate) fn all(_: &Path) -> Result<()> {
+    let ours = || (State::ALL.to_vec(), EventKind::ALL.to_vec());
+    let mut tables: Vec<(String, Table)> = vec![
+        ("a match by hand".into(), cells(ours(), |s, e| black_box(by_hand(s, e)).is_some())),
+        ("caesium".into(), cells(ours(), |s, e| black_box(next(s, e)).is_some())),
+        (
+            "smlang".into(),
+            cells(named_as_ours!(by_smlang::States, by_smlang::Events), |state, event| {
+                let machine = by_smlang::StateMachine::new_with_state(by_smlang::Nothing, state);
+                let mut machine = machine;
+                black_box(machine.process_event(event)).is_ok()
+            }),
+        ),
+        (
+            "rust-fsm".into(),
+            cells(named_as_ours!(by_rust_fsm::fsm::State, by_rust_fsm::fsm::Input), |s, e| {
+                black_box(by_rust_fsm::fsm::Impl::transition(&s, &e)).is_some()
+            }),
+        ),
+    ];
+    let allowed: Vec<usize> = tables.iter().map(|(_, table)| table()).collect();
+    assert!(allowed.iter().all(|some| *some == allowed[0]), "not the same table: {allowed:?}");
+    rates("Decisions, all states × all events", "decisions", &mut tables, |table, turn| {
+        let (began, mut done) = (Instant::now(), 0);
+        while began.elapsed() < turn / 4 {
+            for _ in 0..1000 {
+                black_box(table());
+                done += (State::ALL.len() * EventKind::ALL.len()) as u64;
+            }
+        }
+        Ok(done)
+    })
+}
