@@ -238,7 +238,7 @@ fn memory(dir: &Path) -> Result<()> {
 /// How long opening takes when a thousand atoms live: with the keeper that has them, and with another one.
 fn adopt(dir: &Path) -> Result<()> {
     println!("| atoms alive | | open, same keeper | open, keeper was killed |\n|---|---|---|---|");
-    for atoms in [100, 1000, 3000] {
+    for atoms in [100, 1000, 5000] {
         for by in [By::Cgroups, By::Reapers] {
             let store = dir.join(by.name().replace(", ", "-"));
             let engine = by.open(dir)?;

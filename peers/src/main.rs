@@ -5,6 +5,7 @@
 
 mod contender;
 mod journal;
+mod plot;
 mod programs;
 mod read;
 mod running;

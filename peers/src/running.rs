@@ -1,12 +1,13 @@
 //! Short programs, many at a time and from a shell; and programs that sleep.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use caesium::driver::process::Supervision;
-use caesium::{AtomSpec, Engine};
+use caesium::{AtomSpec, Engine, ListRequest, State};
 
 use crate::Result;
 use crate::programs::{
@@ -138,13 +139,23 @@ pub(crate) fn sleeping(dir: &Path) -> Result<()> {
     for _ in 0..OURS {
         ours.0.create(spec().into())?;
     }
+    // Until all of them run, and the last timer that watched over a start has gone off.
+    while ours.0.list(&ListRequest::all())?.iter().any(|atom| atom.state() != State::Running) {
+        std::thread::park_timeout(Duration::from_secs(1));
+    }
+    std::thread::park_timeout(Duration::from_secs(40));
     row("caesium, keeper and guard", OURS, before, &supervisors)?;
-    let host = [std::process::id()];
-    let woken = wake_ups(&host);
-    std::thread::park_timeout(Duration::from_secs(10));
+    let before = host_threads();
+    std::thread::park_timeout(Duration::from_secs(60));
+    let after = host_threads();
+    let woken = after.into_iter().filter_map(|(name, count)| {
+        let more = count - before.get(&name).copied().unwrap_or(0);
+        (more > 0).then(|| format!("{name} {more}"))
+    });
+    let woken = woken.collect::<Vec<_>>().join(", ");
     println!(
-        "\nThe host's threads, its own main thread left out, woke {} times in ten seconds.\n",
-        wake_ups(&host) - woken
+        "\nWake-ups of the host's threads in a minute, by name: {}.\n",
+        if woken.is_empty() { "none" } else { &woken }
     );
     drop(ours);
 
@@ -219,18 +230,27 @@ fn supervisors(dir: &Path) -> Vec<u32> {
     .collect()
 }
 
-/// How often the threads of processes went to sleep by themselves so far: the main thread of this one left out.
-fn wake_ups(pids: &[u32]) -> u64 {
-    let mut sum = 0;
-    for pid in pids {
-        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            if task.file_name().to_string_lossy() == std::process::id().to_string() {
-                continue;
-            }
-            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-            let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
-            sum += line.and_then(|line| line.trim().parse::<u64>().ok()).unwrap_or(0);
+/// The same for the threads of this process, by their names; the main thread, which measures, left out.
+fn host_threads() -> BTreeMap<String, u64> {
+    let mut threads = BTreeMap::new();
+    for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        if task.file_name().to_string_lossy() != std::process::id().to_string() {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            *threads.entry(name.trim().to_owned()).or_default() += switches(&task.path());
         }
     }
-    sum
+    threads
+}
+
+/// How often a thread went to sleep by itself so far.
+fn switches(task: &Path) -> u64 {
+    let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+}
+
+/// How often the threads of processes went to sleep by themselves so far.
+fn wake_ups(pids: &[u32]) -> u64 {
+    let tasks = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")));
+    tasks.flatten().flatten().map(|task| switches(&task.path())).sum()
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::Result;
+use crate::plot::bars;
 
 /// How often each contender has its turn.
 const ROUNDS: usize = 9;
@@ -33,12 +34,14 @@ pub(crate) fn rates<C>(
         "\n### {title}\n\n| | {unit} per second, median of {ROUNDS} | to the first | from – to |\n|---|---|---|---|"
     );
     let first = median(&mut rates[0]);
+    let mut rows = Vec::new();
     for ((name, _), rates) in contenders.iter().zip(&mut rates) {
         let middle = median(rates);
         let (least, most) = (rates[0], rates[rates.len() - 1]);
         println!("| {name} | {middle:.0} | {:.2} | {least:.0} – {most:.0} |", middle / first);
+        rows.push((name.clone(), [least, middle, most]));
     }
-    Ok(())
+    bars(title, &format!("{unit} per second"), &rows)
 }
 
 /// Something that is done and timed.
@@ -61,12 +64,14 @@ pub(crate) fn times(title: &str, ways: &mut [(String, Way<'_>)]) -> Result<()> {
         "\n### {title}\n\n| | ms, median of {TIMES} | more than the first | from – to |\n|---|---|---|---|"
     );
     let first = median(&mut taken[0]);
+    let mut rows = Vec::new();
     for ((name, _), taken) in ways.iter().zip(&mut taken) {
         let middle = median(taken);
         let (least, most) = (taken[0], taken[taken.len() - 1]);
         println!("| {name} | {middle:.1} | {:.1} | {least:.1} – {most:.1} |", middle - first);
+        rows.push((name.clone(), [least, middle, most]));
     }
-    Ok(())
+    bars(title, "milliseconds", &rows)
 }
 
 /// The median; they are sorted then.

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 use caesium::journal::{Fact, Record};
 use caesium::lifecycle::{Ending, Event, Reason};
-use caesium::{
-    Atom, AtomId, AtomSpec, DeleteRequest, Engine, GetRequest, ListRequest, ProcessEngine, State,
-};
+use caesium::{Atom, AtomId, DeleteRequest, Engine, GetRequest, ListRequest, ProcessEngine, State};
 
 use super::host::{Place, Said};
 use super::processes::{atoms_alive, cgroups, keepers, lives, until};
@@ -49,7 +47,7 @@ pub(super) fn check(place: &Place, said: &[Said], unseen: bool, tally: &mut Tall
     if !cgroups(&place.atoms()).is_empty() {
         // One that was killed has left them, and there was no need for another one; whichever comes next clears up.
         let engine = place.open().unwrap();
-        let atom = engine.create(AtomSpec::command("true").into()).unwrap();
+        let atom = engine.create(place.short_life().into()).unwrap();
         engine.wait(&atom.id().into()).unwrap();
         engine.delete(&atom.id().into()).unwrap();
         engine.close().unwrap();
@@ -144,7 +142,8 @@ fn witnessed(place: &Place, events: &[Record], unseen: bool, tally: &mut Tally) 
                 | Event::Removed => true,
             };
             if !good {
-                tally.wrong.push(format!("{id}: {happened:?}, and it says {said:?}"));
+                let of_it: Vec<_> = events.iter().filter(|event| event.atom == id).collect();
+                tally.wrong.push(format!("{id}: {of_it:#?}, and it says {said:?}"));
             }
         }
     }

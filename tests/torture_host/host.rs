@@ -62,6 +62,11 @@ impl Place {
         open(self.path(), self.cgroups)
     }
 
+    /// An atom that ends by itself at once, and is a witness as all are.
+    pub(super) fn short_life(&self) -> AtomSpec {
+        Kind::Exits(0).spec(&self.witness())
+    }
+
     /// What the atom has written.
     pub(super) fn said_by(&self, atom: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.witness().join(atom)).unwrap_or_default();
@@ -185,6 +190,11 @@ enum Kind {
 }
 
 impl Kind {
+    fn spec(self, witness: &Path) -> AtomSpec {
+        let spec = AtomSpec::command("sh").args(["-c", &self.script()]);
+        spec.env("WITNESS", witness).grace(Duration::from_millis(50))
+    }
+
     fn script(self) -> String {
         const START: &str = r#"echo "start $$" >> "$WITNESS/$CAESIUM_ATOM";"#;
         const END: &str = r#">> "$WITNESS/$CAESIUM_ATOM";"#;
@@ -207,8 +217,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn spec(&self, kind: Kind) -> AtomSpec {
-        let spec = AtomSpec::command("sh").args(["-c", &kind.script()]);
-        spec.env("WITNESS", &self.witness).grace(Duration::from_millis(50))
+        kind.spec(&self.witness)
     }
 
     /// Creates one; `None` when that was not acknowledged, as the keeper was killed just then.
