@@ -12,7 +12,7 @@ use super::exit::Ended;
 use super::identity::{Identity, Place, ProcStat, all_pids, has_environment};
 use super::keeper::dissolve;
 use super::leftovers::end_leftovers;
-use super::log::{LogWriter, Pump};
+use super::log::Pump;
 use super::marker::{Mark, Trace};
 use super::monitor::Monitor;
 use super::signal::Leader;
@@ -447,7 +447,7 @@ impl Monitor {
     }
 
     fn reopen_log(&self, atom: AtomId, dir: &AtomDir, log_max: u64) -> Option<Pump> {
-        let shared = self.context.begin_log(atom);
+        let log = self.context.write_log(dir, atom, log_max);
         let open = |stream| {
             dir.open_fifo(stream)
                 .inspect_err(|error| {
@@ -460,8 +460,7 @@ impl Monitor {
             self.context.forget_log(atom);
             return None;
         }
-        let log = LogWriter::reopen(dir.path(), log_max, shared);
-        Some(Pump::new(out, err, log))
+        Some(Pump::new(out, err, log.reopened()))
     }
 
     /// Goes on with the stop that was under way, and with the deadline.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::dir::{AtomDir, Prepared};
 use super::identity::Place;
-use super::log::{LogShared, Placeholder};
+use super::log::{LogShared, LogWriter, Placeholder};
 use super::mailbox::Mailbox;
 use super::spares::Spares;
 use crate::atom::{AtomId, AtomSpec};
@@ -57,15 +57,11 @@ impl Context {
         &self,
         atom: AtomId,
         spec: &AtomSpec,
-        prepare: impl FnOnce(
-            &AtomDir,
-            Place,
-            &AtomSpec,
-            Arc<LogShared>,
-        ) -> Result<Prepared, DriverError>,
+        prepare: impl FnOnce(&AtomDir, Place, &AtomSpec, LogWriter) -> Result<Prepared, DriverError>,
     ) -> Result<(), DriverError> {
-        let log = self.begin_log(atom);
-        match prepare(&self.dir(atom), self.place, spec, log) {
+        let dir = self.dir(atom);
+        let log = self.write_log(&dir, atom, spec.get_log_max());
+        match prepare(&dir, self.place, spec, log) {
             Ok(prepared) => {
                 self.prepared.lock().insert(atom, prepared);
                 Ok(())
@@ -99,12 +95,11 @@ impl Context {
         }
     }
 
-    /// Registers a log that is being written from now on.
-    pub(super) fn begin_log(&self, atom: AtomId) -> Arc<LogShared> {
-        let log =
-            LogShared::new(atom, Arc::clone(&self.mailbox) as _, Arc::clone(&self.placeholder));
-        self.logs.lock().insert(atom, Arc::clone(&log));
-        log
+    /// Begins to write a log, and registers it.
+    pub(super) fn write_log(&self, dir: &AtomDir, atom: AtomId, max: u64) -> LogWriter {
+        let shared = LogShared::new(atom, Arc::clone(&self.mailbox) as _);
+        self.logs.lock().insert(atom, Arc::clone(&shared));
+        LogWriter::new(dir.path(), max, shared, Arc::clone(&self.placeholder))
     }
 
     /// The log of an atom, if it is being written.

@@ -18,7 +18,7 @@ use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, mkfifoat, open};
 
 use super::identity::Place;
 use super::keeper::Forked;
-use super::log::{LogShared, LogWriter, remove_segments};
+use super::log::{LogWriter, remove_segments};
 use super::marker::{Marker, Trace};
 use super::spares::{Kind, Spares};
 use super::spawn::{Failure, Streams};
@@ -101,13 +101,13 @@ impl AtomDir {
         &self,
         place: Place,
         spec: &AtomSpec,
-        shared: Arc<LogShared>,
+        log: LogWriter,
     ) -> Result<Prepared, DriverError> {
         let blank = self.take(Kind::Dir, &self.path)?;
         if !blank {
             DirBuilder::new().mode(0o700).create(&self.path).map_err(|e| trouble(&self.path, e))?;
         }
-        self.fill(place, blank, spec, shared).inspect_err(|_| self.discard())
+        self.fill(place, blank, spec, log).inspect_err(|_| self.discard())
     }
 
     /// The same, where a keeper that died had prepared it and had not started it. Whoever looks in the midst of this still
@@ -120,14 +120,14 @@ impl AtomDir {
         &self,
         place: Place,
         spec: &AtomSpec,
-        shared: Arc<LogShared>,
+        log: LogWriter,
     ) -> Result<Prepared, DriverError> {
         if !matches!(self.marker().trace(), Trace::Prepared(..)) {
             return Err(trouble(&self.path, io::ErrorKind::AlreadyExists.into()));
         }
         self.remove_fifos();
         remove_segments(&self.path).map_err(|error| trouble(&self.path, error))?;
-        self.fill(place, false, spec, shared)
+        self.fill(place, false, spec, log)
     }
 
     /// Takes back what `fill` made, without a descriptor: what it failed for may be the want of one.
@@ -145,7 +145,7 @@ impl AtomDir {
         place: Place,
         blank: bool,
         spec: &AtomSpec,
-        shared: Arc<LogShared>,
+        log: LogWriter,
     ) -> Result<Prepared, DriverError> {
         self.marker().create(place, blank).map_err(|(path, error)| trouble(&path, error))?;
         let make = |path: &Path| {
@@ -186,7 +186,7 @@ impl AtomDir {
                 None,
             ),
             stdin: keeps_open,
-            log: LogWriter::new(&self.path, spec.get_log_max(), shared),
+            log,
         })
     }
 
@@ -219,20 +219,18 @@ impl AtomDir {
 
     /// Takes away what only a live atom needs.
     pub(super) fn remove_fifos(&self) {
-        self.remove_stdin();
-        for stream in Stream::ALL {
-            // A FIFO that stays does no harm: the directory goes with the atom.
-            let _ = fs::remove_file(self.fifo(*stream));
-        }
+        self.put_fifos_away(false);
     }
 
-    /// The same, where both were read to their end: nobody has them open for writing, and nothing is in them.
-    pub(super) fn put_fifos_away(&self) {
-        let spares = self.spares.as_ref();
+    /// The same. `drained`: both were read to their end, so that nobody has them open for writing and nothing is in them;
+    /// another atom may have them.
+    pub(super) fn put_fifos_away(&self, drained: bool) {
+        let spares = self.spares.as_ref().filter(|_| drained);
         self.remove_stdin();
         for stream in Stream::ALL {
             let path = self.fifo(*stream);
             if !spares.is_some_and(|spares| spares.keep(Kind::Fifo, &path)) {
+                // A FIFO that stays does no harm: the directory goes with the atom.
                 let _ = fs::remove_file(path);
             }
         }
@@ -240,7 +238,7 @@ impl AtomDir {
 
     /// Removes what an atom has of which nothing runs any more; keeps what another one may use.
     pub(super) fn put_away(&self) {
-        // A reaper that was killed has left its descriptor of the marker to nobody, but that is not known here.
+        // A reaper has the marker open itself: what it writes must not come into another atom's.
         let kept = self.spares.as_ref().is_some_and(|spares| {
             self.marker().reaper().is_none()
                 && self.blank().is_ok()

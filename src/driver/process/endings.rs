@@ -169,8 +169,7 @@ impl Monitor {
         for what in self.untidy.drain(..) {
             match what {
                 Untidy::Group(group, dir) => discard(group, &dir),
-                Untidy::Fifos { dir, drained: true } => dir.put_fifos_away(),
-                Untidy::Fifos { dir, drained: false } => dir.remove_fifos(),
+                Untidy::Fifos { dir, drained } => dir.put_fifos_away(drained),
             }
         }
     }

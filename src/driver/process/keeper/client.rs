@@ -17,7 +17,7 @@ use super::wire::{Answer, Extent, Request, Trouble};
 use crate::atom::{AtomId, AtomSpec};
 use crate::crash;
 use crate::driver::process::driver::spawn_thread;
-use crate::driver::process::log::{Author, LogShared, Placeholder};
+use crate::driver::process::log::{Author, LogShared};
 use crate::driver::{Command, DriverError, Observation, Observer, Order, Surroundings};
 use crate::lifecycle::Reason;
 use crate::{socket, time, trace};
@@ -214,7 +214,7 @@ impl Client {
         let log = state.logs.get(&atom).and_then(Weak::upgrade);
         let log = log.unwrap_or_else(|| {
             let author = Arc::clone(&self.shared) as Arc<dyn Author>;
-            let log = LogShared::new(atom, author, Arc::new(Placeholder::absent()));
+            let log = LogShared::new(atom, author);
             state.logs.insert(atom, Arc::downgrade(&log));
             log
         });

@@ -14,11 +14,6 @@ impl Placeholder {
         Self(Mutex::new(hold()))
     }
 
-    /// None, for whoever only reads logs.
-    pub(crate) const fn absent() -> Self {
-        Self(Mutex::new(None))
-    }
-
     /// Opens a file, with the descriptor that is kept where there is no other.
     pub(super) fn open(&self, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
         match open() {

@@ -181,12 +181,12 @@ impl LogReader {
             return Ok(oldest);
         }
         let begins_before = |number: &u64| {
-            let mut header = [0; SEGMENT_HEADER as usize];
-            File::open(segment_path(&self.dir, *number))
-                .and_then(|file| file.read_exact_at(&mut header, 0))
-                .is_ok_and(|()| {
-                    parse_segment_header(&header).is_some_and(|offset| offset <= self.query.from)
-                })
+            let header =
+                File::open(segment_path(&self.dir, *number)).and_then(|file| header_of(&file));
+            header
+                .ok()
+                .and_then(|header| parse_segment_header(&header))
+                .is_some_and(|offset| offset <= self.query.from)
         };
         Ok(listed.iter().rev().copied().find(begins_before).unwrap_or(oldest))
     }
@@ -342,17 +342,21 @@ fn open(path: &Path) -> io::Result<Option<(File, [u8; SEGMENT_HEADER as usize])>
         Ok(file) => file,
         Err(error) => return gone(error),
     };
-    let mut header = NO_SEGMENT;
-    match file.read_exact_at(&mut header, 0) {
-        Ok(()) => {}
-        // The host was killed before it had written it.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => header = NO_SEGMENT,
-        Err(error) => return Err(error),
-    }
+    let header = header_of(&file)?;
     // Still under that name after its header was read: the header is that of this segment.
     match std::fs::metadata(path) {
         Ok(named) => Ok((named.ino() == file.metadata()?.ino()).then_some((file, header))),
         Err(error) => gone(error),
+    }
+}
+
+/// The header of a segment's file; none when the host was killed before it had written it.
+fn header_of(file: &File) -> io::Result<[u8; SEGMENT_HEADER as usize]> {
+    let mut header = NO_SEGMENT;
+    match file.read_exact_at(&mut header, 0) {
+        Ok(()) => Ok(header),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(NO_SEGMENT),
+        Err(error) => Err(error),
     }
 }
 
@@ -395,14 +399,7 @@ impl Segment {
 
     /// Whether the file is not another segment's by now: its writer changes the header first.
     fn is_still_itself(&self) -> io::Result<bool> {
-        let mut header = NO_SEGMENT;
-        match self.file.read_exact_at(&mut header, 0) {
-            Ok(()) => Ok(header == self.header),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Ok(self.header == NO_SEGMENT)
-            }
-            Err(error) => Err(error),
-        }
+        Ok(header_of(&self.file)? == self.header)
     }
 
     fn offset(&self) -> usize {

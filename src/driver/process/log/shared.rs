@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::placeholder::Placeholder;
 use crate::atom::AtomId;
 use crate::driver::process::keeper::Extent;
 use crate::wakers::{Wakers, wake};
@@ -26,7 +25,6 @@ pub(crate) trait Author: std::fmt::Debug + Send + Sync {
 pub(crate) struct LogShared {
     atom: AtomId,
     author: Arc<dyn Author>,
-    pub(super) placeholder: Arc<Placeholder>,
     state: Mutex<LogState>,
     changed: Condvar,
 }
@@ -56,13 +54,8 @@ pub(super) struct LogState {
 }
 
 impl LogShared {
-    pub(crate) fn new(
-        atom: AtomId,
-        author: Arc<dyn Author>,
-        placeholder: Arc<Placeholder>,
-    ) -> Arc<Self> {
-        let (state, changed) = (Mutex::default(), Condvar::new());
-        Arc::new(Self { atom, author, placeholder, state, changed })
+    pub(crate) fn new(atom: AtomId, author: Arc<dyn Author>) -> Arc<Self> {
+        Arc::new(Self { atom, author, state: Mutex::default(), changed: Condvar::new() })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LogState> {

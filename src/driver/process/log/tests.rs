@@ -1,6 +1,7 @@
 //! Segments that are written into the files of dropped ones.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +22,11 @@ impl Author for Nobody {
 }
 
 fn shared() -> Arc<LogShared> {
-    LogShared::new(AtomId::new(), Arc::new(Nobody), Arc::new(Placeholder::new()))
+    LogShared::new(AtomId::new(), Arc::new(Nobody))
+}
+
+fn writer(dir: &Path, max: u64) -> LogWriter {
+    LogWriter::new(dir, max, shared(), Arc::new(Placeholder::new()))
 }
 
 /// Output in which every byte tells its offset.
@@ -57,11 +62,20 @@ fn read_on(log: &mut LogReader, expected: &mut u64, dropped: &mut u64) -> LogNex
 }
 
 /// Everything that a log without a writer has: its first offset and the one after its last byte.
-fn kept(dir: &Path) -> std::ops::Range<u64> {
+fn kept(dir: &Path) -> Range<u64> {
     let mut log = LogReader::new(dir.to_path_buf(), LogQuery::default(), None).unwrap();
     let (mut expected, mut dropped) = (0, 0);
     assert!(matches!(read_on(&mut log, &mut expected, &mut dropped), LogNext::End));
     dropped..expected
+}
+
+/// Another writer goes on with what a killed one has left.
+fn another_goes_on(dir: &Path, left: &Range<u64>) {
+    let mut log = writer(dir, MAX).reopened();
+    assert_eq!(kept(dir), *left);
+    let offset = print(&mut log, left.end, 1000);
+    log.finish(Timestamp::from_micros(offset));
+    assert_eq!(kept(dir).end, offset);
 }
 
 #[test]
@@ -69,7 +83,8 @@ fn followers_that_are_overtaken_see_no_byte_of_another_segment() {
     const PRINTED: u64 = 4 << 20;
     let dir = tempfile::tempdir().unwrap();
     let shared = shared();
-    let mut log = LogWriter::new(dir.path(), MAX, Arc::clone(&shared));
+    let mut log =
+        LogWriter::new(dir.path(), MAX, Arc::clone(&shared), Arc::new(Placeholder::new()));
     let follower = || {
         let query = LogQuery { follow: true, ..LogQuery::default() };
         LogReader::new(dir.path().to_path_buf(), query, Some(Arc::clone(&shared))).unwrap()
@@ -108,7 +123,7 @@ fn followers_that_are_overtaken_see_no_byte_of_another_segment() {
 fn what_a_killed_writer_left_ends_with_its_last_byte() {
     for last in (1..480).step_by(7) {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = LogWriter::new(dir.path(), MAX, shared());
+        let mut log = writer(dir.path(), MAX);
         let mut offset = 0;
         for _ in 0..40 {
             offset = print(&mut log, offset, 300);
@@ -119,19 +134,14 @@ fn what_a_killed_writer_left_ends_with_its_last_byte() {
         assert_eq!(before.end, offset);
         assert!(before.end - before.start > MAX / 2, "{before:?}");
 
-        // And another goes on.
-        let mut log = LogWriter::reopen(dir.path(), MAX, shared());
-        assert_eq!(kept(dir.path()), before);
-        offset = print(&mut log, offset, 1000);
-        log.finish(Timestamp::from_micros(offset));
-        assert_eq!(kept(dir.path()).end, offset);
+        another_goes_on(dir.path(), &before);
     }
 }
 
 #[test]
 fn a_writer_killed_while_it_reuses_a_file_costs_that_file_only() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = LogWriter::new(dir.path(), MAX, shared());
+    let mut log = writer(dir.path(), MAX);
     let mut offset = 0;
     for _ in 0..40 {
         offset = print(&mut log, offset, 300);
@@ -140,31 +150,24 @@ fn a_writer_killed_while_it_reuses_a_file_costs_that_file_only() {
     let before = kept(dir.path());
     let numbers = segments(dir.path()).unwrap();
     let (oldest, next) = (numbers[0], numbers[numbers.len() - 1] + 1);
-    let erase = |number| {
-        let path = segment_path(dir.path(), number);
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[..NO_SEGMENT.len()].copy_from_slice(&NO_SEGMENT);
-        fs::write(&path, bytes).unwrap();
-    };
     // Before it had its new name.
-    erase(oldest);
+    let path = segment_path(dir.path(), oldest);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..NO_SEGMENT.len()].copy_from_slice(&NO_SEGMENT);
+    fs::write(&path, bytes).unwrap();
     let without = kept(dir.path());
     assert!(without.start > before.start);
     assert_eq!(without.end, before.end);
     // And after.
-    fs::rename(segment_path(dir.path(), oldest), segment_path(dir.path(), next)).unwrap();
-    let mut log = LogWriter::reopen(dir.path(), MAX, shared());
-    assert_eq!(kept(dir.path()), without);
-    offset = print(&mut log, offset, 1000);
-    log.finish(Timestamp::from_micros(offset));
-    assert_eq!(kept(dir.path()).end, offset);
+    fs::rename(&path, segment_path(dir.path(), next)).unwrap();
+    another_goes_on(dir.path(), &without);
 }
 
 #[test]
 fn a_complete_log_has_no_more_blocks_than_bytes() {
     use std::os::unix::fs::MetadataExt;
     let dir = tempfile::tempdir().unwrap();
-    let mut log = LogWriter::new(dir.path(), 8 << 20, shared());
+    let mut log = writer(dir.path(), 8 << 20);
     let mut offset = 0;
     while offset < 1_200_000 {
         offset = print(&mut log, offset, 1000);

@@ -53,11 +53,17 @@ pub(crate) struct LogWriter {
     /// Bytes of output so far, dropped ones included.
     total: u64,
     shared: Arc<LogShared>,
+    placeholder: Arc<Placeholder>,
 }
 
 impl LogWriter {
     /// Begins a log. It has no file before there is output.
-    pub(crate) fn new(dir: &Path, max: u64, shared: Arc<LogShared>) -> Self {
+    pub(crate) fn new(
+        dir: &Path,
+        max: u64,
+        shared: Arc<LogShared>,
+        placeholder: Arc<Placeholder>,
+    ) -> Self {
         let least = SEGMENT_HEADER + 2 * HEADER as u64;
         let segment_size = (max / SEGMENTS).clamp(least, MAX_SEGMENT);
         Self {
@@ -73,16 +79,16 @@ impl LogWriter {
             first: 0,
             total: 0,
             shared,
+            placeholder,
         }
     }
 
     /// Goes on with a log after the host was killed: a torn chunk at its end is cut.
-    pub(crate) fn reopen(dir: &Path, max: u64, shared: Arc<LogShared>) -> Self {
-        let mut writer = Self::new(dir, max, shared);
-        if let Err(error) = writer.find_end() {
-            tracing::warn!(path = %dir.display(), %error, "a log cannot be gone on with; a new part of it is begun");
+    pub(crate) fn reopened(mut self) -> Self {
+        if let Err(error) = self.find_end() {
+            tracing::warn!(path = %self.dir.display(), %error, "a log cannot be gone on with; a new part of it is begun");
         }
-        writer
+        self
     }
 
     fn find_end(&mut self) -> io::Result<()> {
@@ -95,9 +101,8 @@ impl LogWriter {
                 fs::remove_file(&path)?;
                 continue;
             };
-            let file = OpenOptions::new().write(true).open(&path)?;
             if whole.length < bytes.len() as u64 {
-                file.set_len(whole.length)?;
+                OpenOptions::new().write(true).open(&path)?.set_len(whole.length)?;
             }
             self.begun = true;
             (self.first, self.number) = (first, last);
@@ -146,9 +151,8 @@ impl LogWriter {
             start += part;
         }
         self.shared.publish(self.number, self.length);
-        if buffer.len() < NOISY || self.shared.placeholder.is_lent() {
-            self.file = None;
-            self.shared.placeholder.restore();
+        if buffer.len() < NOISY || self.placeholder.is_lent() {
+            self.close_file();
         }
     }
 
@@ -163,8 +167,7 @@ impl LogWriter {
             Err(error) => self.refused(&error),
         }
         self.cut_rest();
-        self.file = None;
-        self.shared.placeholder.restore();
+        self.close_file();
         self.shared.publish(self.number, self.length);
         // What was in the FIFOs at the end was taken although a lossless reader had to catch up:
         // there may be more than was asked for, until that reader has gone.
@@ -196,10 +199,16 @@ impl LogWriter {
             Some(file) => file,
             None => {
                 let path = segment_path(&self.dir, self.number);
-                self.shared.placeholder.open(|| OpenOptions::new().write(true).open(&path))?
+                self.placeholder.open(|| OpenOptions::new().write(true).open(&path))?
             }
         };
         Ok(self.file.insert(file))
+    }
+
+    /// It is opened again when there is more to write.
+    fn close_file(&mut self) {
+        self.file = None;
+        self.placeholder.restore();
     }
 
     /// Cuts what is left of the segment that this one's file was before, and gives back what was reserved for it.
@@ -248,7 +257,7 @@ impl LogWriter {
     fn open_segment(&mut self, number: u64, dropped: Option<PathBuf>) -> io::Result<()> {
         let path = segment_path(&self.dir, number);
         let reused = dropped.and_then(|dropped| {
-            let reused = reuse(&dropped, &path, &self.shared.placeholder);
+            let reused = reuse(&dropped, &path, &self.placeholder);
             if reused.is_err() {
                 let _ = fs::remove_file(dropped);
             }
@@ -259,7 +268,7 @@ impl LogWriter {
             None => {
                 let mut options = OpenOptions::new();
                 options.write(true).create(true).truncate(true).mode(0o600);
-                (self.shared.placeholder.open(|| options.open(&path))?, 0)
+                (self.placeholder.open(|| options.open(&path))?, 0)
             }
         };
         // An atom that has filled one will probably fill another. Where it cannot be done, it goes slower.
