@@ -125,9 +125,7 @@ pub(crate) mod text {
     use std::sync::Arc;
 
     use serde::de::{Error, Visitor};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    type Shared = Option<Arc<str>>;
+    use serde::{Deserialize, Deserializer};
 
     struct Text(Arc<str>);
 
@@ -151,11 +149,9 @@ pub(crate) mod text {
         }
     }
 
-    pub(crate) fn serialize<S: Serializer>(text: &Shared, s: S) -> Result<S::Ok, S::Error> {
-        text.serialize(s)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Shared, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<Arc<str>>, D::Error> {
         let text: Option<Text> = Option::deserialize(d)?;
         Ok(text.map(|text| text.0))
     }

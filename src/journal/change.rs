@@ -298,10 +298,11 @@ impl Core {
         };
         if self.maintenance.lacks_space() {
             // What there may be of it is for packing what is sealed, which makes more.
-            match (fits(decided), need) {
-                (true, _) => return Ok(()),
-                (false, Need::Creating) => return Err(error::not_packed()),
-                (false, Need::Living | Need::Ending) => {}
+            if fits(decided) {
+                return Ok(());
+            }
+            if need == Need::Creating {
+                return Err(error::not_packed());
             }
         }
         match self.roll(decided, bytes + population.full()) {

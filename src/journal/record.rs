@@ -83,7 +83,7 @@ pub struct Creation {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Note {
     /// What a person should know.
-    #[serde(with = "crate::atom::bytes::text")]
+    #[serde(deserialize_with = "crate::atom::bytes::text::deserialize")]
     pub detail: Option<Arc<str>>,
     /// What the driver needs to recognise the run later.
     #[serde(with = "crate::atom::bytes::shared")]

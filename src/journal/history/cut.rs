@@ -36,7 +36,7 @@ impl<S: Shelf> Parts<S> {
         next.head.first = first;
         next.parts.retain(|part| part.last >= first);
         let rewritten = self.shorten(state, &mut next, going_on);
-        if let Err(error) = self.install_in_need(state, next.clone()) {
+        if let Err(error) = self.install(state, next.clone(), head::write_in_need) {
             // Either head may be on disk now, so everything stays until that is certain.
             if let Some((part, opened)) = rewritten
                 && let Err(trouble) = self.shelf.close(part.first, opened, false)

@@ -205,9 +205,7 @@ pub(super) fn set_room_aside(storage: &dyn Storage, bytes: u64) {
 /// would not do: what was freed may be to be had only when the file system has written that down.
 pub(super) fn write_in_need(storage: &dyn Storage, contents: &Contents) -> Result<(), Unwritten> {
     let Err(failed) = write(storage, contents) else { return Ok(()) };
-    if let JournalError::Io { source, .. } = &failed.error
-        && source.kind() == io::ErrorKind::StorageFull
-    {
+    if error::is_full(&failed.error) {
         // Where there is none, what is wrong is that the disk is full.
         return write_into_room(storage, &contents.encode())
             .map_err(|_| Unwritten { in_doubt: true, ..failed });

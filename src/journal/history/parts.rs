@@ -117,33 +117,15 @@ impl<S: Shelf> Parts<S> {
         Ok(state.contents.as_ref().and_then(Option::as_ref))
     }
 
-    /// Makes the head say something else. When that fails, either may be on disk.
+    /// Makes the head say something else, by one of the two ways to write it: what is set aside is for a cut, which
+    /// makes room. When that fails, either may be on disk.
     pub(super) fn install(
         &self,
         state: &mut State<S::Opened>,
         contents: Contents,
+        write: impl FnOnce(&dyn Storage, &Contents) -> Result<(), head::Unwritten>,
     ) -> Result<(), JournalError> {
-        // What is set aside is for a cut, which makes room.
-        let written = head::write(&*self.storage, &contents);
-        Self::installed(state, contents, written)
-    }
-
-    /// The same, on a disk that may be full.
-    pub(super) fn install_in_need(
-        &self,
-        state: &mut State<S::Opened>,
-        contents: Contents,
-    ) -> Result<(), JournalError> {
-        let written = head::write_in_need(&*self.storage, &contents);
-        Self::installed(state, contents, written)
-    }
-
-    fn installed(
-        state: &mut State<S::Opened>,
-        contents: Contents,
-        written: Result<(), head::Unwritten>,
-    ) -> Result<(), JournalError> {
-        match written {
+        match write(&*self.storage, &contents) {
             Ok(()) => {
                 state.contents = Some(Some(contents));
                 Ok(())
@@ -334,7 +316,7 @@ impl<S: Shelf> Parts<S> {
         if first == 1 {
             return Ok(());
         }
-        self.install(&mut self.state.lock(), nothing_before(first))
+        self.install(&mut self.state.lock(), nothing_before(first), head::write)
     }
 
     /// Appends chunks that are not to be folded, as a salvage gives them.
@@ -458,7 +440,7 @@ impl<S: Shelf> Parts<S> {
             next.head.last = part.last;
             next.head.chain = part.chain;
         }
-        let counted = self.install(state, next);
+        let counted = self.install(state, next, head::write);
         if counted.is_err() {
             self.take_back(state, first);
         }
