@@ -1,8 +1,11 @@
 //! What a decision costs: every state × event through the table, beside a `match` written by hand.
 
+mod by_hand;
+
 use std::hint::black_box;
 use std::time::Duration;
 
+use by_hand::by_hand;
 use caesium::Timestamp;
 use caesium::lifecycle::{
     Ending, Event, EventKind, Evidence, Life, Reason, State, StopCause, StopOrder, WaitStatus,
@@ -45,25 +48,6 @@ fn life(state: State) -> Life {
     way.iter().fold(Life::created(Timestamp::from_micros(1)), |life, kind| {
         transition(&life, &event(*kind), Timestamp::from_micros(2)).expect("a way that is allowed")
     })
-}
-
-/// The table as somebody in a hurry would write it: what there is to compare with.
-fn by_hand(state: State, event: EventKind) -> Option<State> {
-    use EventKind as E;
-    use State as S;
-    match (state, event) {
-        (S::Created, E::Started) => Some(S::Running),
-        (S::Created, E::StartFailed | E::Withdrawn | E::LostSight) => Some(S::Stopped),
-        (S::Created | S::Running | S::Stopping, E::StopAsked) => Some(S::Stopping),
-        (S::Running | S::Stopping, E::Exited | E::LostSight) => Some(S::Stopped),
-        (S::Stopping, E::Started) => Some(S::Stopping),
-        (S::Stopping, E::StartFailed | E::Withdrawn) => Some(S::Stopped),
-        (S::Stopped | S::Invalid, E::DeleteAsked) => Some(S::Deleting),
-        (S::Deleting, E::Removed) => Some(S::Deleted),
-        (S::Deleted | S::Invalid, _) => None,
-        (_, E::Contradiction) => Some(S::Invalid),
-        _ => None,
-    }
 }
 
 fn cells() -> Vec<(State, EventKind)> {

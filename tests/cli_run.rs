@@ -3,6 +3,7 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod cli_harness;
+mod signals;
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -12,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use cli_harness::{Done, Place, Running, alive, text};
 use rustix::process::Signal;
 use serde_json::json;
+use signals::is_ignored;
 
 /// The fields that scripts may rely on.
 const FIELDS: [&str; 14] = [
@@ -264,14 +266,6 @@ fn the_timeout_ends_it() {
     assert_eq!(done.refused(143), "sh was terminated: its timeout of 100ms was over");
     let atom = place.newest();
     assert_eq!((&atom["result"], &atom["reason"]), (&json!("terminated"), &json!("deadline")));
-}
-
-/// Whether this process, and so what it starts, ignores a signal.
-fn is_ignored(signal: Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
-    ignored & (1 << (signal.as_raw() - 1)) != 0
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one kind of observation")]
 
 mod process_harness;
+mod signals;
 
 use std::fs;
 use std::process::Command as Program;
@@ -13,7 +14,8 @@ use caesium::driver::{Command, Driver, DriverError, Observation, Order};
 use caesium::lifecycle::{Reason, WaitStatus};
 use caesium::{AtomId, Outcome};
 use process_harness::{World, following, read_until, sh, wait_gone};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use signals::is_ignored;
 
 /// Says to this binary which test it is to be, in a process of its own.
 const ALONE: &str = "CAESIUM_TEST_ALONE";
@@ -133,10 +135,7 @@ fn a_host_that_ignores_sigchld_learns_how_its_atoms_end() {
         "a_host_that_ignores_sigchld_learns_how_its_atoms_end",
         "env --ignore-signal=CHLD",
         || {
-            let status = fs::read_to_string("/proc/self/status").unwrap();
-            let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-            let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
-            if ignored & (1 << 16) == 0 {
+            if !is_ignored(Signal::CHILD) {
                 eprintln!("SKIP: SIGCHLD could not be ignored");
                 return;
             }

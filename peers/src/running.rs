@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use caesium::driver::process::Supervision;
 use caesium::{AtomSpec, Engine, ListRequest, State};
@@ -13,7 +13,7 @@ use crate::Result;
 use crate::programs::{
     Bare, Ours, PROGRAM, Pueue, Runner, TaskSpooler, WIDTH, checked, is_there, pss,
 };
-use crate::table::{Way, rates, times};
+use crate::table::{Way, rates, repeat, times};
 
 /// How many are run before anybody looks at the clock.
 const BATCH: usize = 64;
@@ -36,12 +36,7 @@ pub(crate) fn many(dir: &Path) -> Result<()> {
     }
     let title = format!("{PROGRAM}, {WIDTH} at a time: asked for, waited for, removed");
     rates(&title, "programs", &mut runners, |runner, turn| {
-        let (began, mut done) = (Instant::now(), 0);
-        while began.elapsed() < turn {
-            runner.run(BATCH)?;
-            done += BATCH as u64;
-        }
-        Ok(done)
+        repeat(turn, || runner.run(BATCH).map(|()| BATCH))
     })
 }
 

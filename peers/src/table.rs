@@ -33,13 +33,10 @@ pub(crate) fn rates<C>(
     println!(
         "\n### {title}\n\n| | {unit} per second, median of {ROUNDS} | to the first | from – to |\n|---|---|---|---|"
     );
-    let first = median(&mut rates[0]);
-    let mut rows = Vec::new();
-    for ((name, _), rates) in contenders.iter().zip(&mut rates) {
-        let middle = median(rates);
-        let (least, most) = (rates[0], rates[rates.len() - 1]);
-        println!("| {name} | {middle:.0} | {:.2} | {least:.0} – {most:.0} |", middle / first);
-        rows.push((name.clone(), [least, middle, most]));
+    let rows = rows(contenders, rates);
+    for (name, [least, middle, most]) in &rows {
+        let ratio = middle / rows[0].1[1];
+        println!("| {name} | {middle:.0} | {ratio:.2} | {least:.0} – {most:.0} |");
     }
     bars(title, &format!("{unit} per second"), &rows)
 }
@@ -63,19 +60,29 @@ pub(crate) fn times(title: &str, ways: &mut [(String, Way<'_>)]) -> Result<()> {
     println!(
         "\n### {title}\n\n| | ms, median of {TIMES} | more than the first | from – to |\n|---|---|---|---|"
     );
-    let first = median(&mut taken[0]);
-    let mut rows = Vec::new();
-    for ((name, _), taken) in ways.iter().zip(&mut taken) {
-        let middle = median(taken);
-        let (least, most) = (taken[0], taken[taken.len() - 1]);
-        println!("| {name} | {middle:.1} | {:.1} | {least:.1} – {most:.1} |", middle - first);
-        rows.push((name.clone(), [least, middle, most]));
+    let rows = rows(ways, taken);
+    for (name, [least, middle, most]) in &rows {
+        let more = middle - rows[0].1[1];
+        println!("| {name} | {middle:.1} | {more:.1} | {least:.1} – {most:.1} |");
     }
     bars(title, "milliseconds", &rows)
 }
 
-/// The median; they are sorted then.
-pub(crate) fn median(figures: &mut [f64]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+/// Does something over and over until a turn is over; gives how many things it says that it has done.
+pub(crate) fn repeat(turn: Duration, mut work: impl FnMut() -> Result<usize>) -> Result<u64> {
+    let (began, mut done) = (Instant::now(), 0);
+    while began.elapsed() < turn {
+        done += work()? as u64;
+    }
+    Ok(done)
+}
+
+/// Each one's name, and the least, the median and the most of its figures.
+fn rows<C>(names: &[(String, C)], figures: Vec<Vec<f64>>) -> Vec<(String, [f64; 3])> {
+    let row = |(name, _): &(String, C), mut figures: Vec<f64>| {
+        figures.sort_by(f64::total_cmp);
+        let middle = figures[figures.len() / 2];
+        (name.clone(), [figures[0], middle, figures[figures.len() - 1]])
+    };
+    names.iter().zip(figures).map(|(name, figures)| row(name, figures)).collect()
 }

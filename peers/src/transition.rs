@@ -2,13 +2,16 @@
 
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Instant;
 
+use by_hand::by_hand;
 use caesium::lifecycle::{EventKind, State, next};
 use rust_fsm::StateMachineImpl as _;
 
 use crate::Result;
-use crate::table::rates;
+use crate::table::{rates, repeat};
+
+#[path = "../../benches/by_hand/mod.rs"]
+mod by_hand;
 
 mod by_smlang {
     use smlang::statemachine;
@@ -89,25 +92,6 @@ mod by_rust_fsm {
     }
 }
 
-/// Somebody's `match`.
-fn by_hand(state: State, event: EventKind) -> Option<State> {
-    use EventKind as E;
-    use State as S;
-    match (state, event) {
-        (S::Created, E::Started) => Some(S::Running),
-        (S::Created, E::StartFailed | E::Withdrawn | E::LostSight) => Some(S::Stopped),
-        (S::Created | S::Running | S::Stopping, E::StopAsked) => Some(S::Stopping),
-        (S::Running | S::Stopping, E::Exited | E::LostSight) => Some(S::Stopped),
-        (S::Stopping, E::Started) => Some(S::Stopping),
-        (S::Stopping, E::StartFailed | E::Withdrawn) => Some(S::Stopped),
-        (S::Stopped | S::Invalid, E::DeleteAsked) => Some(S::Deleting),
-        (S::Deleting, E::Removed) => Some(S::Deleted),
-        (S::Deleted | S::Invalid, _) => None,
-        (_, E::Contradiction) => Some(S::Invalid),
-        _ => None,
-    }
-}
-
 /// The states and the events of another machine, in the order of ours.
 macro_rules! named_as_ours {
     ($states:path, $events:path) => {{
@@ -179,13 +163,11 @@ pub(crate) fn all(_: &Path) -> Result<()> {
     let allowed: Vec<usize> = tables.iter().map(|(_, table)| table()).collect();
     assert!(allowed.iter().all(|some| *some == allowed[0]), "not the same table: {allowed:?}");
     rates("Decisions, all states × all events", "decisions", &mut tables, |table, turn| {
-        let (began, mut done) = (Instant::now(), 0);
-        while began.elapsed() < turn / 4 {
+        repeat(turn / 4, || {
             for _ in 0..1000 {
                 black_box(table());
-                done += (State::ALL.len() * EventKind::ALL.len()) as u64;
             }
-        }
-        Ok(done)
+            Ok(1000 * State::ALL.len() * EventKind::ALL.len())
+        })
     })
 }

@@ -11,7 +11,7 @@ use caesium::journal::JournalOptions;
 use crate::Result;
 use crate::contender::{Contender, Fjall, Plain, Redb, Sqlite};
 use crate::journal::Events;
-use crate::table::rates;
+use crate::table::{rates, repeat};
 
 /// How many write at once.
 const WRITERS: usize = 64;
@@ -36,12 +36,7 @@ pub(crate) fn append(dir: &Path) -> Result<()> {
         contenders.extend(others(&dir)?);
         let title = format!("One writer, {group} events of 200 bytes in one durable step");
         rates(&title, "events", &mut contenders, |contender, turn| {
-            let (began, mut done) = (Instant::now(), 0);
-            while began.elapsed() < turn {
-                contender.commit(group)?;
-                done += group as u64;
-            }
-            Ok(done)
+            repeat(turn, || contender.commit(group).map(|()| group))
         })?;
     }
     Ok(())
