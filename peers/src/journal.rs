@@ -61,7 +61,7 @@ impl Events {
 
     /// Appends as many events; to be waited for.
     pub(crate) fn append(&self, events: usize) -> Result<Ticket> {
-        let ((), ticket) = self.journal.change(|draft| {
+        let ((), ticket) = self.journal.change_lazily(|draft| {
             for _ in 0..events {
                 draft.append(self.atom, Timestamp::from_micros(2), self.fact.clone())?;
             }

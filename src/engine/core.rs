@@ -80,7 +80,7 @@ impl<D: Driver> Core<D> {
         &self,
         requests: &[StopRequest],
     ) -> Result<Vec<Result<(), Error>>, Error> {
-        let (decided, ticket) = self.journal.change(|draft| {
+        let (decided, ticket) = self.journal.change_lazily(|draft| {
             Ok::<_, Error>(requests.iter().map(|one| decide_stop(draft, one)).collect::<Vec<_>>())
         })?;
         if ticket.seq().is_some() {
@@ -100,7 +100,7 @@ impl<D: Driver> Core<D> {
 
     /// Journals a request to delete, and has it carried out.
     pub(super) fn ask_to_delete(&self, id: AtomId, why: Deletion) -> Result<(), Error> {
-        let (handle, ticket) = self.journal.change(|draft| {
+        let (handle, ticket) = self.journal.change_lazily(|draft| {
             let atom =
                 draft.view().get(id).cloned().ok_or_else(|| Error::NotFound(id.to_string()))?;
             match atom.state() {

@@ -199,7 +199,7 @@ impl<D: Driver> Core<D> {
         if wanted.is_empty() {
             return Vec::new();
         }
-        let admitted = self.journal.change(|draft| {
+        let admitted = self.journal.change_lazily(|draft| {
             if self.closing.load(Ordering::Relaxed) {
                 return Err(JournalError::Closed);
             }

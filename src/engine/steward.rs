@@ -87,16 +87,27 @@ impl<D: Driver> Work<D> {
 
     fn run(mut self, inbox: &Receiver<Input>) {
         loop {
-            let input = match self.due.first() {
-                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some((due, _)) => inbox.recv_timeout(due.saturating_since(now())),
-            };
+            let input = self.next(inbox);
             match input {
                 Ok(Input::Observed(observation)) => self.observed(observation),
                 Ok(Input::Reconcile(answer)) => self.reconcile(answer),
                 Ok(Input::Close) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.retry_due(),
             }
+        }
+    }
+
+    /// What comes next, before the next retry is due. Who has something to do has the journal's writer write what was
+    /// journaled last; who would wait anyway writes it here.
+    fn next(&mut self, inbox: &Receiver<Input>) -> Result<Input, RecvTimeoutError> {
+        if let Ok(input) = inbox.try_recv() {
+            self.last.as_mut().map(Ticket::tell);
+            return Ok(input);
+        }
+        self.last.as_mut().map(Ticket::write);
+        match self.due.first() {
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some((due, _)) => inbox.recv_timeout(due.saturating_since(now())),
         }
     }
 
@@ -181,7 +192,7 @@ impl<D: Driver> Work<D> {
 
     /// Journals an event that the driver observed, and does what follows from it.
     fn happened(&mut self, id: AtomId, at: Timestamp, event: Event, note: Note) {
-        let result = self.core.journal.change(|draft| {
+        let result = self.core.journal.change_lazily(|draft| {
             let Some(atom) = draft.view().get(id).cloned() else { return Ok(None) };
             if let (Event::StopAsked(order), State::Stopping) = (event, atom.state())
                 && !tightens(atom.life().stop(), order)
@@ -337,7 +348,7 @@ impl<D: Driver> Work<D> {
     fn withdraw(&self, order: Order, atom: &Atom, secret: &str) -> Result<(), Error> {
         let id = order.atom;
         let detail = format!("the value of the secret {secret} went with the host that knew it");
-        let (_, ticket) = self.core.journal.change(|draft| {
+        let (_, ticket) = self.core.journal.change_lazily(|draft| {
             draft.append(id, now(), self.creation(order, atom))?;
             let note = detailed(detail);
             draft.append(id, now(), Fact::Happened { event: Event::Withdrawn, note })

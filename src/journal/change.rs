@@ -168,6 +168,27 @@ impl Core {
         &self,
         decide: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
     ) -> Result<(T, Ticket), E> {
+        self.change_and(true, decide)
+    }
+
+    /// See [`Journal::change_lazily`](super::Journal::change_lazily).
+    pub(crate) fn change_lazily<T, E: From<JournalError>>(
+        self: &Arc<Self>,
+        decide: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
+    ) -> Result<(T, Ticket), E> {
+        // Only with a sync for each group is there a group that one thread has to see through.
+        if self.stepped || self.options.durability != Durability::Sync {
+            return self.change(decide);
+        }
+        let (answer, ticket) = self.change_and(false, decide)?;
+        Ok((answer, ticket.untold(self)))
+    }
+
+    fn change_and<T, E: From<JournalError>>(
+        &self,
+        tell: bool,
+        decide: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
+    ) -> Result<(T, Ticket), E> {
         let mut decided = loop {
             self.let_packer_catch_up();
             let decided = self.decided.lock();
@@ -192,14 +213,15 @@ impl Core {
         };
         let answer = decide(&mut draft)?;
         let traced = draft.traced();
-        let ticket = self.commit(draft)?;
+        let ticket = self.commit(draft, tell)?;
         // Whoever listens may do as it likes: nothing is locked.
         drop(decided);
         traced.iter().for_each(|(record, atom)| trace::journaled(record, atom));
         Ok((answer, ticket))
     }
 
-    fn commit(&self, mut draft: Draft<'_>) -> Result<Ticket, JournalError> {
+    /// Queues a change; tells the writer of it, or not.
+    fn commit(&self, mut draft: Draft<'_>, tell: bool) -> Result<Ticket, JournalError> {
         if draft.entries.is_empty() {
             return Ok(Ticket::ready());
         }
@@ -268,8 +290,9 @@ impl Core {
         decided.offset += bytes;
         let ticket = Ticket::of(decided.seq, group.done.clone());
         queue.bytes += bytes as usize;
-        drop(queue);
-        self.work.notify_one();
+        if tell {
+            queue.tell_writer(&self.work);
+        }
         Ok(ticket)
     }
 

@@ -126,6 +126,8 @@ impl Core {
         if self.stepped {
             MutexGuard::unlocked(queue, || super::writer::step(self));
         } else {
+            // Of what is queued it may not have been told.
+            queue.tell_writer(&self.work);
             self.room.wait(queue);
         }
     }

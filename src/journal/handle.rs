@@ -161,6 +161,22 @@ impl Journal {
         self.inner.core.change(decide)
     }
 
+    /// As [`change`](Self::change), for whoever waits for the ticket next: nothing is begun before that. Where
+    /// nobody else is writing then, the thread that waits writes and syncs, which spares it two changes of threads.
+    ///
+    /// A ticket that is dropped is told to the writer; one that is held without waiting holds the change up, until
+    /// somebody makes another one. Those who wait for the atoms are woken by the thread that writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`change`](Self::change).
+    pub fn change_lazily<T, E: From<JournalError>>(
+        &self,
+        decide: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
+    ) -> Result<(T, Ticket), E> {
+        self.inner.core.change_lazily(decide)
+    }
+
     /// Reads the atoms as they are acknowledged. Must not call the journal again.
     pub fn with_view<T>(&self, read: impl FnOnce(&View) -> T) -> T {
         read(&self.inner.core.visible.lock().view)

@@ -7,8 +7,10 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::Record;
+use super::core::Core;
 use super::error::JournalError;
 use super::storage::StoredFile;
+use super::writer;
 
 /// Events that are written and made durable in one go.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(crate) struct Group {
 pub(crate) struct Queue {
     pub(crate) groups: VecDeque<Group>,
     pub(crate) bytes: usize,
-    /// The writer is at work on a group that is no longer in `groups`.
+    /// Somebody is at work on a group that is no longer in `groups`: the writer, or one who waits for it.
     pub(crate) busy: bool,
     /// When what was written must be synced, and the file: for batched durability.
     pub(crate) due: Option<(Instant, Arc<dyn StoredFile>)>,
@@ -38,6 +40,15 @@ pub(crate) struct Queue {
     pub(crate) synced: u64,
     pub(crate) closing: bool,
     pub(crate) failed: Option<Arc<str>>,
+}
+
+impl Queue {
+    /// Has what is queued written. Whoever writes already goes on with it, or tells the writer.
+    pub(crate) fn tell_writer(&self, work: &Condvar) {
+        if !self.busy {
+            work.notify_one();
+        }
+    }
 }
 
 /// Whether a group is done, and who waits for that.
@@ -51,6 +62,10 @@ impl Done {
     pub(crate) fn set(&self, result: Result<(), Arc<str>>) {
         *self.result.lock() = Some(result);
         self.changed.notify_all();
+    }
+
+    fn is_set(&self) -> bool {
+        self.result.lock().is_some()
     }
 
     fn wait(&self) -> Result<(), Arc<str>> {
@@ -71,15 +86,39 @@ impl Done {
 #[must_use = "a change is not durable before its ticket was waited for"]
 pub struct Ticket {
     waits_for: Option<(u64, Arc<Done>)>,
+    /// The writer was not told of it: this writes it, or tells it.
+    untold: Option<Arc<Core>>,
 }
 
 impl Ticket {
     pub(crate) fn ready() -> Self {
-        Self { waits_for: None }
+        Self { waits_for: None, untold: None }
     }
 
     pub(crate) fn of(seq: u64, done: Arc<Done>) -> Self {
-        Self { waits_for: Some((seq, done)) }
+        Self { waits_for: Some((seq, done)), untold: None }
+    }
+
+    /// The same of a change of which the writer was not told.
+    pub(crate) fn untold(mut self, core: &Arc<Core>) -> Self {
+        self.untold = self.waits_for.is_some().then(|| Arc::clone(core));
+        self
+    }
+
+    /// Has a change written of which the writer was not told: here, unless somebody is writing.
+    pub(crate) fn write(&mut self) {
+        if let Some(core) = self.untold.take() {
+            writer::write_here(&core);
+        }
+    }
+
+    /// Tells the writer of a change of which it was not told.
+    pub(crate) fn tell(&mut self) {
+        if let (Some(core), Some((_, done))) = (self.untold.take(), &self.waits_for)
+            && !done.is_set()
+        {
+            core.queue.lock().tell_writer(&core.work);
+        }
     }
 
     /// Blocks until the change is durable and visible.
@@ -87,8 +126,9 @@ impl Ticket {
     /// # Errors
     ///
     /// [`JournalError::InDoubt`] when a write failed: the change may or may not be there after reopening.
-    pub fn wait(self) -> Result<(), JournalError> {
-        match self.waits_for {
+    pub fn wait(mut self) -> Result<(), JournalError> {
+        self.write();
+        match self.waits_for.take() {
             None => Ok(()),
             Some((seq, done)) => done.wait().map_err(|cause| JournalError::InDoubt { seq, cause }),
         }
@@ -97,5 +137,11 @@ impl Ticket {
     /// The number of the last event of the change; `None` when it has none.
     pub fn seq(&self) -> Option<u64> {
         self.waits_for.as_ref().map(|(seq, _)| *seq)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.tell();
     }
 }

@@ -1,10 +1,10 @@
-//! The one thread that writes events.
+//! Writing events: by one thread, or by those who wait for them while it has nothing to do.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::Core;
-use super::queue::Group;
+use super::queue::{Done, Group};
 use super::storage::StoredFile;
 use super::wal::segment;
 use crate::Durability;
@@ -17,7 +17,7 @@ enum Step {
 
 /// Writes group after group until the journal closes or a write fails.
 ///
-/// While one group is being made durable the next one fills.
+/// While one group is being made durable the next one fills, so that a busy journal has one thread that goes on and on.
 pub(crate) fn run(core: &Core) {
     while take(core, next(core)) {}
 }
@@ -55,12 +55,56 @@ pub(crate) fn step(core: &Core) -> bool {
     take(core, step)
 }
 
+/// Writes what is queued on this thread, unless somebody is writing: who does goes on with it, or tells the writer.
+pub(crate) fn write_here(core: &Core) {
+    let group = {
+        let mut queue = core.queue.lock();
+        match queue.groups.len() {
+            0 => return,
+            _ if queue.busy || queue.failed.is_some() => return,
+            1 => {}
+            _ => return queue.tell_writer(&core.work),
+        }
+        queue.busy = true;
+        queue.groups.pop_front()
+    };
+    let Some(group) = group else { return };
+    let _turn = Turn { core, done: Arc::clone(&group.done) };
+    take(core, Step::Write(group));
+}
+
+/// The turn of one who writes and is not the writer.
+struct Turn<'a> {
+    core: &'a Core,
+    done: Arc<Done>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Somebody's waker did. Nobody may wait for ever for what this thread was to do.
+            self.done.set(Err(self.core.poison("a thread panicked while it wrote")));
+            self.core.queue.lock().busy = false;
+            self.core.room.notify_all();
+        }
+        let queue = self.core.queue.lock();
+        if queue.closing || !queue.groups.is_empty() {
+            queue.tell_writer(&self.core.work);
+        }
+    }
+}
+
 /// Waits for something to do.
 fn next(core: &Core) -> Step {
     let mut queue = core.queue.lock();
     loop {
         if queue.failed.is_some() {
             return Step::End;
+        }
+        if queue.busy {
+            // One who waits for an event is writing, and tells when it is done.
+            core.work.wait(&mut queue);
+            continue;
         }
         let late = queue.due.as_ref().is_some_and(|(due, _)| *due <= Instant::now());
         if !late && let Some(group) = queue.groups.pop_front() {
@@ -156,4 +200,53 @@ fn timed_sync(core: &Core, file: &dyn StoredFile) -> Result<(), String> {
     file.sync_data().map_err(|error| format!("a sync failed: {error}"))?;
     core.measured.sync(began.elapsed());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Wake, Waker};
+
+    use super::*;
+    use crate::atom::{AtomId, AtomSpec};
+    use crate::journal::{Creation, Fact, JournalError, JournalOptions};
+    use crate::time::Timestamp;
+
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("as the test wants it");
+        }
+    }
+
+    /// Whoever writes runs the wakers of others. What one of them does must not leave the rest waiting.
+    #[test]
+    fn a_waker_that_panics_leaves_nobody_waiting() {
+        let (storage, history) = (
+            Arc::new(crate::journal::storage::MemoryStorage::new()),
+            Arc::new(crate::journal::MemoryHistory::new()),
+        );
+        let (core, _) =
+            crate::journal::open::open(storage, history, JournalOptions::default()).unwrap();
+        let core = Arc::new(core);
+        let queue = |number: u8| {
+            let creation = Creation {
+                engine: "test".into(),
+                spec: Arc::new(AtomSpec::command("true")),
+                attempt: 1,
+                retry_of: None,
+            };
+            let atom = AtomId::from_bytes([number; 16]);
+            let created = Fact::Created(creation);
+            core.change_lazily(|draft| draft.append(atom, Timestamp::default(), created).map(drop))
+        };
+        let (first, second) = (queue(1).unwrap().1, queue(2).unwrap().1);
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(core.visible.poll_event(1, &mut None, &waker).is_pending());
+        let writes = std::thread::scope(|scope| scope.spawn(|| first.wait()).join());
+        assert!(writes.is_err(), "it panicked");
+        assert!(matches!(second.wait(), Err(JournalError::InDoubt { .. })));
+        assert!(matches!(queue(3), Err(JournalError::Poisoned { .. })));
+        core.drain().unwrap_err();
+    }
 }
