@@ -73,6 +73,11 @@ impl Context {
         }
     }
 
+    /// How many have something set aside.
+    pub(super) fn prepared_count(&self) -> usize {
+        self.prepared.lock().len()
+    }
+
     /// Changes what was set aside.
     pub(super) fn with_prepared(&self, atom: AtomId, change: impl FnOnce(&mut Prepared)) {
         if let Some(prepared) = self.prepared.lock().get_mut(&atom) {
@@ -117,7 +122,9 @@ impl Context {
     /// Lets go of everything.
     pub(super) fn close(&self) {
         self.prepared.lock().clear();
-        self.spares.close();
+        for atom in self.spares.close() {
+            AtomDir::new(&self.atoms, atom).remove_fifos();
+        }
         for (_, log) in self.logs.lock().drain() {
             log.close();
         }

@@ -20,15 +20,19 @@ use super::identity::Place;
 use super::keeper::Forked;
 use super::log::{LogWriter, remove_segments};
 use super::marker::{Marker, Trace};
-use super::spares::{Kind, Spares};
+use super::spares::{Spare, Spares};
 use super::spawn::{Failure, Streams};
 use crate::atom::{AtomId, AtomSpec};
 use crate::driver::{DriverError, Surroundings};
 use crate::log::Stream;
 
+/// What it prints to is called.
+const FIFOS: [&str; 2] = ["out", "err"];
+
 /// The directory of one atom.
 #[derive(Debug, Clone)]
 pub(super) struct AtomDir {
+    atom: AtomId,
     path: PathBuf,
     /// Where it has files from, and gives them to.
     spares: Option<Arc<Spares>>,
@@ -70,17 +74,11 @@ impl Prepared {
 
 impl AtomDir {
     pub(super) fn new(atoms: &Path, atom: AtomId) -> Self {
-        Self { path: atoms.join(atom.to_string()), spares: None }
+        Self { atom, path: atoms.join(atom.to_string()), spares: None }
     }
 
     pub(super) fn with_spares(atoms: &Path, atom: AtomId, spares: &Arc<Spares>) -> Self {
         Self { spares: Some(Arc::clone(spares)), ..Self::new(atoms, atom) }
-    }
-
-    /// Puts a spare one of that kind in its place, if there is one.
-    fn take(&self, kind: Kind, to: &Path) -> Result<bool, DriverError> {
-        let spares = self.spares.as_ref();
-        spares.map_or(Ok(false), |spares| spares.take(kind, to)).map_err(|e| trouble(to, e))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -103,11 +101,18 @@ impl AtomDir {
         spec: &AtomSpec,
         log: LogWriter,
     ) -> Result<Prepared, DriverError> {
-        let blank = self.take(Kind::Dir, &self.path)?;
-        if !blank {
+        let spare = match &self.spares {
+            Some(spares) => {
+                // An earlier atom of this name may have.
+                spares.take_drained(self.atom);
+                spares.take(&self.path).map_err(|error| trouble(&self.path, error))?
+            }
+            None => None,
+        };
+        if spare.is_none() {
             DirBuilder::new().mode(0o700).create(&self.path).map_err(|e| trouble(&self.path, e))?;
         }
-        self.fill(place, blank, spec, log).inspect_err(|_| self.discard())
+        self.fill(place, spare, spec, log).inspect_err(|_| self.discard())
     }
 
     /// The same, where a keeper that died had prepared it and had not started it. Whoever looks in the midst of this still
@@ -127,7 +132,7 @@ impl AtomDir {
         }
         self.remove_fifos();
         remove_segments(&self.path).map_err(|error| trouble(&self.path, error))?;
-        self.fill(place, false, spec, log)
+        self.fill(place, None, spec, log)
     }
 
     /// Takes back what `fill` made, without a descriptor: what it failed for may be the want of one.
@@ -139,23 +144,22 @@ impl AtomDir {
         }
     }
 
-    /// `blank`: it has a marker that only has to be written.
+    /// `spare`: it has a marker that only has to be written, and perhaps its FIFOs.
     fn fill(
         &self,
         place: Place,
-        blank: bool,
+        spare: Option<Spare>,
         spec: &AtomSpec,
         log: LogWriter,
     ) -> Result<Prepared, DriverError> {
-        self.marker().create(place, blank).map_err(|(path, error)| trouble(&path, error))?;
+        self.marker()
+            .create(place, spare.is_some())
+            .map_err(|(path, error)| trouble(&path, error))?;
         let make = |path: &Path| {
             mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).map_err(|e| trouble(path, e.into()))
         };
-        for stream in Stream::ALL {
-            let path = self.fifo(*stream);
-            if !self.take(Kind::Fifo, &path)? {
-                make(&path)?;
-            }
+        if !spare.is_some_and(|spare| spare.fifos) {
+            Stream::ALL.iter().try_for_each(|stream| make(&self.fifo(*stream)))?;
         }
         let end = |stream, flags| {
             let path = self.fifo(stream);
@@ -191,9 +195,10 @@ impl AtomDir {
     }
 
     fn fifo(&self, stream: Stream) -> PathBuf {
+        let [out, err] = FIFOS;
         self.path.join(match stream {
-            Stream::Stdout => "out",
-            Stream::Stderr => "err",
+            Stream::Stdout => out,
+            Stream::Stderr => err,
         })
     }
 
@@ -219,42 +224,53 @@ impl AtomDir {
 
     /// Takes away what only a live atom needs.
     pub(super) fn remove_fifos(&self) {
-        self.put_fifos_away(false);
-    }
-
-    /// The same. `drained`: both were read to their end, so that nobody has them open for writing and nothing is in them;
-    /// another atom may have them.
-    pub(super) fn put_fifos_away(&self, drained: bool) {
-        let spares = self.spares.as_ref().filter(|_| drained);
         self.remove_stdin();
         for stream in Stream::ALL {
-            let path = self.fifo(*stream);
-            if !spares.is_some_and(|spares| spares.keep(Kind::Fifo, &path)) {
-                // A FIFO that stays does no harm: the directory goes with the atom.
-                let _ = fs::remove_file(path);
-            }
+            // A FIFO that stays does no harm: the directory goes with the atom.
+            let _ = fs::remove_file(self.fifo(*stream));
         }
+    }
+
+    /// The same, for an atom that has ended. `drained`: both were read to their end, so that nobody has them open for
+    /// writing and nothing is in them; another atom may have them, if this one is deleted soon.
+    pub(super) fn put_fifos_away(&self, drained: bool) {
+        self.remove_stdin();
+        let Some(spares) = self.spares.as_ref().filter(|_| drained) else {
+            return self.remove_fifos();
+        };
+        match spares.drained(self.atom) {
+            None => {}
+            Some(atom) => self.beside(atom).remove_fifos(),
+        }
+    }
+
+    /// The directory of another atom of this store.
+    fn beside(&self, atom: AtomId) -> Self {
+        Self { atom, path: self.path.with_file_name(atom.to_string()), spares: None }
     }
 
     /// Removes what an atom has of which nothing runs any more; keeps what another one may use.
     pub(super) fn put_away(&self) {
         // A reaper has the marker open itself: what it writes must not come into another atom's.
         let kept = self.spares.as_ref().is_some_and(|spares| {
+            let fifos = spares.take_drained(self.atom);
             self.marker().reaper().is_none()
-                && self.blank().is_ok()
-                && spares.keep(Kind::Dir, &self.path)
+                && self.blank(fifos).is_ok()
+                && spares.keep(&self.path, fifos)
         });
         if !kept {
             self.remove();
         }
     }
 
-    /// Leaves nothing in it but a blank marker.
-    fn blank(&self) -> io::Result<()> {
+    /// Leaves nothing in it but a blank marker, and the FIFOs if they may stay.
+    fn blank(&self, fifos: bool) -> io::Result<()> {
         self.marker().blank()?;
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            if !Marker::is_new(&entry.file_name()) {
+            let name = entry.file_name();
+            let stays = Marker::is_new(&name) || fifos && FIFOS.iter().any(|fifo| name == *fifo);
+            if !stays {
                 fs::remove_file(entry.path())?;
             }
         }

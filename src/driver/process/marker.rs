@@ -21,7 +21,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -294,10 +294,15 @@ impl<'a> Marker<'a> {
 
     /// The file, and whether it is called `spawned`.
     fn read(self) -> Option<(bool, Vec<u8>)> {
-        if let Ok(bytes) = fs::read(self.spawned()) {
-            return Some((true, bytes));
+        // In the order in which it is called so: one that is renamed in between is found.
+        for (name, spawned) in [(self.prepared(), false), (self.spawned(), true)] {
+            if let Ok(file) = File::open(name) {
+                let mut bytes = Vec::with_capacity(BYTES);
+                file.take(BYTES as u64).read_to_end(&mut bytes).ok()?;
+                return Some((spawned, bytes));
+            }
         }
-        Some((false, fs::read(self.prepared()).ok()?))
+        None
     }
 }
 

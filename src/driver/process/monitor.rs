@@ -54,6 +54,8 @@ pub(super) struct Monitor {
     pub(super) store_name: String,
     /// In the keeper: the limits of descriptors that atoms get, when they are others than our own.
     pub(super) soft_nofile: Option<(u64, u64)>,
+    /// The signals that this process ignores; found out when it is first asked for.
+    pub(super) ignored: Option<u64>,
     /// In the keeper: whether what no cgroup contains can have a reaper, once that was asked.
     pub(super) can_reap: Option<bool>,
     /// In the keeper: who has the endings that came between two keepers.
@@ -174,6 +176,7 @@ impl Monitor {
             can_reap: None,
             guards: None,
             soft_nofile: None,
+            ignored: None,
             children: None,
             atoms: HashMap::new(),
             clearing: HashMap::new(),
@@ -208,6 +211,11 @@ impl Monitor {
             self.tidy_up();
         }
         self.leave_cgroups();
+    }
+
+    /// How many atoms have descriptors here.
+    pub(super) fn atoms_at_hand(&self) -> usize {
+        self.atoms.len() + self.clearing.len() + self.context.prepared_count()
     }
 
     pub(super) fn emit(&self, observation: Observation) {

@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::Arc;
 
 use super::plan::Plan;
 use super::report::{Report, Step};
-use super::sys::{self, Errno, Pointers};
+use super::sys::{self, Errno};
 use super::wait;
 
 /// Where the socket and the marker file are once everything else is closed.
@@ -16,30 +18,45 @@ const MARKER: RawFd = 4;
 /// The status of a child that did not execute its program. Nobody should see it.
 const NOT_EXECUTED: i32 = 127;
 
-/// All that a child uses.
-pub(super) struct Setup<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) argv: Pointers<'a>,
-    pub(super) envp: Pointers<'a>,
+/// All that a child uses. It may share it with its parent, and nothing of it changes before it is done.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) plan: Arc<Plan>,
     /// What becomes 0, 1 and 2; all above 2.
     pub(super) streams: [RawFd; 3],
     /// Its end of the socket; above 2.
     pub(super) channel: RawFd,
     /// The files that it writes itself into.
-    pub(super) joins: &'a [CString],
+    pub(super) joins: Vec<CString>,
     /// The atom's marker file; above 2.
     pub(super) marker: RawFd,
     /// The byte of it that says that the program is being executed.
-    pub(super) executing_at: usize,
+    pub(super) executing_at: u32,
     /// The highest descriptor, if that has to be known.
     pub(super) highest: RawFd,
+    /// It has its parent's memory, not a copy.
+    pub(super) shares: bool,
+    /// It is born in the cgroup of the last of `joins`.
+    pub(super) born: bool,
+}
+
+impl Setup {
+    /// How the next child begins.
+    pub(super) fn begins(&mut self, shares: bool, born: bool) {
+        (self.shares, self.born) = (shares, born);
+    }
+}
+
+/// Where a child begins that has its parent's memory.
+pub(super) extern "C" fn enter(setup: *const Setup) -> ! {
+    // SAFETY: whoever makes the child keeps it, unchanged, until the child is done.
+    match run(unsafe { &*setup }) {}
 }
 
 /// Sets itself up, waits for its go, and executes the program.
-pub(super) fn run(setup: &Setup<'_>) -> Infallible {
+pub(super) fn run(setup: &Setup) -> Infallible {
     let mut channel = setup.channel;
-    // Before anything is limited: a page of memory can be written to whatever the limits are.
-    let sign = Sign::new(setup.marker, setup.executing_at);
+    let sign = Sign::new(setup);
     let report = match prepare(setup, &mut channel) {
         Ok(()) => {
             let ready = Report { step: Step::Ready, index: 0, errno: 0 };
@@ -49,7 +66,8 @@ pub(super) fn run(setup: &Setup<'_>) -> Infallible {
             }
             // From here on it may have run, for whoever finds it when both its keeper and its host are gone.
             sign.put(1);
-            let errno = sys::execute(&setup.plan.program, &setup.argv, &setup.envp);
+            sys::unblock_signals();
+            let errno = sys::execute(&setup.plan.program, &setup.plan.argv, &setup.plan.envp);
             sign.put(0);
             Report { step: Step::Exec, index: 0, errno }
         }
@@ -69,11 +87,14 @@ fn at_index(step: Step, index: usize) -> impl Fn(Errno) -> Report {
 
 /// The order matters: what needs rights comes before they are given up, what the atom's own
 /// rights decide after, and descriptors are opened before their number is limited.
-fn prepare(setup: &Setup<'_>, channel: &mut RawFd) -> Result<(), Report> {
-    let plan = setup.plan;
+fn prepare(setup: &Setup, channel: &mut RawFd) -> Result<(), Report> {
+    let plan = &*setup.plan;
     sys::setsid().map_err(at(Step::Session))?;
-    sys::reset_signals(plan.ignored);
-    for (index, file) in setup.joins.iter().enumerate() {
+    // Who shares its parent's memory began with nothing but defaults, and what its parent ignores.
+    let inherited = plan.inherited.filter(|_| setup.shares).unwrap_or(u64::MAX);
+    sys::reset_signals(inherited, plan.ignored);
+    let joins = setup.joins.len() - usize::from(setup.born);
+    for (index, file) in setup.joins.iter().take(joins).enumerate() {
         // 0 is whoever writes it.
         sys::write_file(file, b"0").map_err(at_index(Step::Join, index))?;
     }
@@ -85,7 +106,7 @@ fn prepare(setup: &Setup<'_>, channel: &mut RawFd) -> Result<(), Report> {
         sys::dup2(stream, place).map_err(at(Step::Streams))?;
     }
     // Each may stand where the other one is to be.
-    let marker = wait::duplicate_above(setup.marker, MARKER + 1).map_err(at(Step::Channel))?;
+    let marker = sys::duplicate_above(setup.marker, MARKER + 1).map_err(at(Step::Channel))?;
     if *channel != CHANNEL {
         sys::dup3(*channel, CHANNEL).map_err(at(Step::Channel))?;
         *channel = CHANNEL;
@@ -128,21 +149,24 @@ fn prepare(setup: &Setup<'_>, channel: &mut RawFd) -> Result<(), Report> {
 
 /// The byte of the marker file that says that the program is being executed.
 struct Sign {
-    /// Where the page is mapped; null where it could not be.
+    /// Where the page is mapped; null where it need not be, or could not.
     page: *mut u8,
-    at: usize,
+    at: u32,
 }
 
 impl Sign {
-    fn new(marker: RawFd, at: usize) -> Self {
-        Self { page: wait::map_page(marker), at }
+    fn new(setup: &Setup) -> Self {
+        // Before anything is limited: a page of memory can be written to whatever the limits are.
+        let limited = !setup.plan.rlimits.is_empty() && !setup.shares;
+        let page = if limited { wait::map_page(setup.marker) } else { ptr::null_mut() };
+        Self { page, at: setup.executing_at }
     }
 
     fn put(&self, value: u8) {
         if self.page.is_null() {
-            wait::write_at(MARKER, &[value], self.at as i64);
+            sys::write_at(MARKER, &[value], self.at);
         } else {
-            wait::put(self.page, self.at, value);
+            wait::put(self.page, self.at as usize, value);
         }
     }
 }

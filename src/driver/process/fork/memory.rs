@@ -121,7 +121,7 @@ mod tests {
             sys::exit(i32::from(pages * 4096 > BYTES))
         };
         // SAFETY: as above.
-        let (_, pidfd) = unsafe { sys::fork(None, child) }.unwrap();
+        let (_, pidfd) = unsafe { super::super::clone::fork(None, child) }.unwrap();
         assert_eq!(
             super::super::tests::status(&pidfd),
             crate::lifecycle::WaitStatus::Exited { code: 0 }

@@ -1,4 +1,4 @@
-//! Everything between fork and exec, for a process that may be forked: the keeper.
+//! Everything between a child's beginning and its execution, for a process that may be forked: the keeper.
 //!
 //! ```text
 //!  Plan::new ──▶ fork ──▶ child: set up ──▶ ready ──▶ waits ──▶ exec
@@ -6,6 +6,8 @@
 //!                  ▼                 ▼                  │         ▼
 //!               Waiting ◀──────── a step failed    go() │     EOF: executed
 //! ```
+//!
+//! Where that is safe the child has the keeper's memory until it executes, not a copy of it (`lent`, docs/decisions/0014).
 //!
 //! Where no cgroup can be made, the child is forked by a reaper in between (`reaper`), which ends
 //! and reaps whatever descends from it.
@@ -15,8 +17,11 @@
 //! dies is an end of file to the other.
 
 mod child;
+mod clone;
+mod lent;
 mod memory;
 mod plan;
+mod raw;
 mod reaper;
 mod reaping;
 mod report;
@@ -30,6 +35,7 @@ mod word;
 
 pub(super) use plan::Plan;
 pub(super) use reaping::{Heard, Reaping, fork_under_reaper};
+pub(super) use sys::ignored_signals;
 pub(super) use wait::{
     Woken, block_signals, close_from, each_child, lists_children, wait_for_child, wait_for_term,
 };

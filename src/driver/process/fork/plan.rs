@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::super::program::{Program, resolve};
 use super::super::spawn::{Failure, MARKER};
+use super::sys::Strings;
 use super::user::{Credentials, credentials};
 use crate::atom::{AtomId, AtomSpec, Resource};
 use crate::driver::Surroundings;
@@ -29,8 +29,8 @@ pub(super) struct Names {
 #[derive(Debug)]
 pub(in crate::driver::process) struct Plan {
     pub(super) program: CString,
-    pub(super) argv: Vec<CString>,
-    pub(super) envp: Vec<CString>,
+    pub(super) argv: Strings,
+    pub(super) envp: Strings,
     pub(super) workdir: CString,
     pub(super) stdin: Option<CString>,
     pub(super) rlimits: Vec<(i32, u64)>,
@@ -44,7 +44,13 @@ pub(in crate::driver::process) struct Plan {
     pub(super) nofile: Option<(u64, u64)>,
     /// Bit `n - 1`: signal `n` stays ignored.
     pub(super) ignored: u64,
-    pub(super) names: Arc<Names>,
+    /// What is ignored here, in the same form, where that is known.
+    pub(super) inherited: Option<u64>,
+    /// The child may have our memory until it executes its program. Not one that becomes another user, whom the kernel then
+    /// protects from us and us from him; nor one whose memory is limited, or that is to be the first to die for want of it:
+    /// who is killed for that takes all with it who share its memory.
+    pub(super) may_share: bool,
+    pub(super) names: Names,
 }
 
 impl Plan {
@@ -65,13 +71,15 @@ impl Plan {
         let stdin = spec.get_stdin_file().map(|path| workdir.join(path));
         let program = resolve(spec, &workdir, around.get("PATH"))?;
         let argv = [spec.get_program()].into_iter().chain(spec.get_args());
-        let argv = argv.map(|arg| c_string(arg.as_bytes())).collect::<Result<_, _>>()?;
+        let argv = argv.map(|arg| c_string(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let limits = spec.get_limits();
         let umask = spec.get_umask().or(around.umask());
+        let limited = limits.memory.is_some() || !limits.rlimits.is_empty();
         Ok(Self {
+            may_share: !limited && credentials.is_none() && spec.get_oom_score_adj().is_none(),
             program: c_string(program.path.as_os_str().as_bytes())?,
-            argv,
-            envp: environment(atom, spec, around)?,
+            argv: Strings::from(argv),
+            envp: environment(atom, spec, around)?.into(),
             workdir: c_string(workdir.as_os_str().as_bytes())?,
             stdin: stdin.as_ref().map(|path| c_string(path.as_os_str().as_bytes())).transpose()?,
             rlimits: limits.rlimits.iter().map(|(what, value)| (number(*what), *value)).collect(),
@@ -82,7 +90,7 @@ impl Plan {
                 .map(|value| c_string(value.to_string().as_bytes()))
                 .transpose()?,
             no_new_privs: spec.get_no_new_privs(),
-            names: Arc::new(Names {
+            names: Names {
                 program,
                 workdir,
                 stdin,
@@ -90,10 +98,11 @@ impl Plan {
                 nice: spec.get_nice(),
                 oom_score_adj: spec.get_oom_score_adj(),
                 user: describe(spec, credentials.as_ref()),
-            }),
+            },
             credentials,
             nofile: None,
             ignored: 0,
+            inherited: None,
         })
     }
 
@@ -103,6 +112,12 @@ impl Plan {
         limits: Option<(u64, u64)>,
     ) -> Self {
         self.nofile = limits;
+        self
+    }
+
+    /// Tells what is ignored here, by [`ignored_signals`](super::ignored_signals): a child need not look for more.
+    pub(in crate::driver::process) fn with_inherited(mut self, ignored: u64) -> Self {
+        self.inherited = Some(ignored);
         self
     }
 

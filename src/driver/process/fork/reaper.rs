@@ -28,13 +28,13 @@ const PAUSES: (u64, u64) = (1, 100);
 /// All that it works with.
 pub(super) struct Duty<'a> {
     /// The leader's.
-    pub(super) setup: &'a Setup<'a>,
+    pub(super) setup: &'a Setup,
     /// Its end of the socket to the keeper; above 2.
     pub(super) channel: RawFd,
     /// The atom's marker file; above 2.
     pub(super) marker: RawFd,
     /// Where in that the leader's end is written.
-    pub(super) record_at: i64,
+    pub(super) record_at: u32,
     /// What is left when the leader has ended is killed.
     pub(super) kill: bool,
 }
@@ -72,8 +72,8 @@ fn begin(duty: &Duty<'_>) -> Result<u32, Errno> {
         child::run(duty.setup);
     }
     // Both may stand where the other one is to be.
-    let channel = wait::duplicate_above(duty.channel, MARKER + 1)?;
-    let marker = wait::duplicate_above(duty.marker, MARKER + 1)?;
+    let channel = sys::duplicate_above(duty.channel, MARKER + 1)?;
+    let marker = sys::duplicate_above(duty.marker, MARKER + 1)?;
     sys::dup3(channel, CHANNEL)?;
     sys::dup3(marker, MARKER)?;
     sys::close_from(MARKER + 1, duty.setup.highest.max(channel).max(marker));
@@ -90,7 +90,7 @@ struct Work {
 
 impl Work {
     /// Reaps until there is nobody left.
-    fn run(&mut self, record_at: i64) {
+    fn run(&mut self, record_at: u32) {
         let mut pause = PAUSES.0;
         let mut reaped = 0_u32;
         loop {
@@ -100,7 +100,7 @@ impl Work {
                     if pid == self.leader {
                         // Before it is reaped: whoever sees that it is gone finds how it ended.
                         let word = Word::Ended(ended).encode();
-                        wait::write_at(MARKER, &word, record_at);
+                        sys::write_at(MARKER, &word, record_at);
                         let _ = sys::send(CHANNEL, &word);
                         wait::reap(pid);
                         self.leader = 0;

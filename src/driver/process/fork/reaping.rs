@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,9 +10,10 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::super::spawn::{Failure, Streams};
+use super::clone;
 use super::plan::Plan;
 use super::reaper::{self, Duty};
-use super::sys;
+
 use super::waiting::{Join, Prepared, Waiting, no_fork, pair};
 use super::word::{WORD_BYTES, Word};
 
@@ -26,25 +28,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// As [`fork`].
 pub(in crate::driver::process) fn fork_under_reaper(
-    plan: &Plan,
+    plan: &Arc<Plan>,
     streams: Streams,
     marker: OwnedFd,
-    executing_at: usize,
-    record_at: usize,
+    executing_at: u32,
+    record_at: u32,
     kill: bool,
 ) -> Result<(Waiting, Reaping, OwnedFd), Failure> {
     let prepared = Prepared::new(plan, streams, &Join::default(), marker, executing_at)?;
     let (ours, theirs) = pair().map_err(no_fork)?;
-    let setup = prepared.setup(plan, false);
     let duty = Duty {
-        setup: &setup,
+        setup: prepared.lent.setup(),
         channel: theirs.as_raw_fd(),
         marker: prepared.marker.as_raw_fd(),
-        record_at: record_at as i64,
+        record_at,
         kill,
     };
     // SAFETY: `reaper::run` makes system calls, on what was prepared above, and nothing else.
-    let (pid, pidfd) = unsafe { sys::fork(None, || reaper::run(&duty)) }.map_err(no_fork)?;
+    let (pid, pidfd) = unsafe { clone::fork(None, || reaper::run(&duty)) }.map_err(no_fork)?;
     drop(theirs);
     let reaping = Reaping { pid, channel: ours };
     let deadline = Instant::now() + PATIENCE;
@@ -66,7 +67,7 @@ pub(in crate::driver::process) fn fork_under_reaper(
         .ok_or_else(|| no_fork(io::ErrorKind::InvalidData.into()))?;
     // Its reaper does not reap it before it is told to.
     let held = pidfd_open(raw, PidfdFlags::empty()).map_err(|error| no_fork(error.into()))?;
-    Ok((prepared.waiting(plan, leader, held), reaping, pidfd))
+    Ok((prepared.waiting(leader, held), reaping, pidfd))
 }
 
 /// The keeper's end of the way to a reaper, which is a child of the keeper.

@@ -1,14 +1,9 @@
-//! The fork itself, and the system calls that a child may make after it. With `wait` the only unsafe code here.
-//!
-//! Everything but [`fork`] may be called between fork and exec: it is one system call, allocates
-//! nothing, takes no lock, and goes past libc's bookkeeping of threads where there is one.
+//! The system calls that a child may make: each allocates nothing, takes no lock, and goes past the C library, which would
+//! write into the memory of a parent that shares it.
 
-use std::convert::Infallible;
-use std::ffi::{CStr, c_char};
-use std::io;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::os::fd::RawFd;
 
 #[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
 use libc::{SYS_setgroups, SYS_setresgid, SYS_setresuid};
@@ -19,194 +14,193 @@ use libc::{
     SYS_setresuid32 as SYS_setresuid,
 };
 
-/// The number of an error.
-pub(super) type Errno = i32;
+pub(super) use super::raw::Errno;
+use super::raw::call;
 
 /// The largest signal number.
 const SIGNALS: i32 = 64;
 
-fn errno() -> Errno {
-    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+/// A set of signals as the kernel has it: bit `n - 1` is signal `n`.
+type SignalSet = u64;
+
+/// A number as an argument of a call.
+const fn arg(number: i32) -> usize {
+    number as usize
 }
 
-pub(super) fn check(result: impl Into<i64>) -> Result<i64, Errno> {
-    let result = result.into();
-    if result < 0 { Err(errno()) } else { Ok(result) }
+/// A string as an argument of a call.
+fn string(text: &CStr) -> usize {
+    text.as_ptr().expose_provenance()
 }
 
-/// Forks this process, which may have threads; gives the child's pid and pidfd. With `into`, the directory of a cgroup of
-/// version 2, the child is born there (Linux 5.7).
-///
-/// # Safety
-///
-/// `child` must not allocate, lock or panic: in a process with threads nobody gives the locks
-/// back that they held. It may call this module.
-pub(super) unsafe fn fork(
-    into: Option<BorrowedFd<'_>>,
-    child: impl FnOnce() -> Infallible,
-) -> io::Result<(u32, OwnedFd)> {
-    let mut pidfd: libc::c_int = -1;
-    // No handler of ours may run in the child before it has reset them all.
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: both sets are valid for writes, and `all` is initialised before it is read.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-    }
-    let cloned = match into {
-        Some(cgroup) => clone_into(cgroup, &mut pidfd),
-        None => clone(libc::CLONE_PIDFD, &mut pidfd),
-    };
-    if cloned == Ok(0) {
-        child();
-    }
-    // SAFETY: the call above initialised it.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
-    let pid = cloned.map_err(io::Error::from_raw_os_error)?;
-    // SAFETY: the kernel has made this descriptor for us.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok((pid as u32, pidfd))
+/// Bytes that a call reads, and how many.
+fn bytes(bytes: &[u8]) -> [usize; 2] {
+    [bytes.as_ptr().expose_provenance(), bytes.len()]
 }
 
-/// clone(2) rather than clone3: sandboxes that know no clone3 refuse it, and this does the same.
-pub(super) fn clone(flags: libc::c_int, pidfd: &mut libc::c_int) -> Result<i32, Errno> {
-    let flags = (flags | libc::SIGCHLD) as libc::c_ulong;
-    let no_stack: libc::c_ulong = 0;
-    #[cfg(not(target_arch = "s390x"))]
-    let (first, second) = (flags, no_stack);
-    #[cfg(target_arch = "s390x")]
-    let (first, second) = (no_stack, flags);
-    let pidfd: *mut libc::c_int = pidfd;
-    // SAFETY: without CLONE_VM and a stack of its own this is fork(2): the child has a copy of
-    // everything. `pidfd` is valid for a write.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, pidfd, 0_usize, 0_usize) };
-    check(pid).map(|pid| pid as i32)
-}
-
-/// As [`clone`] with a pidfd, in this cgroup.
-fn clone_into(cgroup: BorrowedFd<'_>, pidfd: &mut libc::c_int) -> Result<i32, Errno> {
-    // include/uapi/linux/sched.h; libc's constant has 32 bits.
-    const INTO_CGROUP: u64 = 0x2_0000_0000;
-    let pidfd: *mut libc::c_int = pidfd;
-    // SAFETY: numbers, of which zero is none.
-    let mut args = unsafe { MaybeUninit::<libc::clone_args>::zeroed().assume_init() };
-    args.flags = libc::CLONE_PIDFD as u64 | INTO_CGROUP;
-    args.pidfd = pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup.as_raw_fd() as u64;
-    let size = size_of::<libc::clone_args>();
-    // SAFETY: as in `clone`; the arguments are valid for a read of their size.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) };
-    check(pid).map(|pid| pid as i32)
-}
-
-/// Ends this process without any of the library's clean-up.
+/// Ends this process.
 pub(super) fn exit(status: i32) -> ! {
-    // SAFETY: it takes a number and does not return.
-    unsafe { libc::_exit(status) }
+    loop {
+        // SAFETY: it takes a number and does not return.
+        let _ = unsafe { call(libc::SYS_exit_group, [arg(status)]) };
+    }
 }
 
 /// Sets a signal to its default. What cannot be set (SIGKILL, SIGSTOP) is there already.
 pub(super) fn default_action(signal: i32) {
-    /// As the kernel has it, at least: handler, flags, restorer and mask, in one order or another.
-    const DEFAULT: [u64; 8] = [0; 8];
-    /// Bytes of the kernel's set of signals.
-    const SET_BYTES: usize = SIGNALS as usize / 8;
-    let none: *mut u64 = ptr::null_mut();
-    // The raw call, because the library keeps two signals to itself, and somebody may have had them ignored.
-    // SAFETY: an action of zeros is the default one, and the buffer is larger than every
-    // machine's; the old action is not asked for.
-    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), none, SET_BYTES) };
+    set_action(signal, libc::SIG_DFL);
+}
+
+/// Sets what a signal does: its default, or nothing.
+fn set_action(signal: i32, handler: libc::sighandler_t) {
+    // As the kernel has it, at least: the handler first, then flags, restorer and mask in one order or another.
+    let action: [usize; 8] = [handler, 0, 0, 0, 0, 0, 0, 0];
+    let new = action.as_ptr().expose_provenance();
+    // SAFETY: the action is no function, and larger than every machine's; the old one is not asked for.
+    let _ = unsafe { call(libc::SYS_rt_sigaction, [arg(signal), new, 0, size_of::<SignalSet>()]) };
+}
+
+/// The signals that this process ignores.
+pub(in crate::driver::process) fn ignored_signals() -> SignalSet {
+    (1..=SIGNALS).filter(|signal| is_ignored(*signal)).fold(0, |set, signal| set | bit(signal))
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mut action = [0_usize; 8];
+    let old = action.as_mut_ptr().expose_provenance();
+    // SAFETY: the place is larger than every machine's action; no new one is set.
+    let asked =
+        unsafe { call(libc::SYS_rt_sigaction, [arg(signal), 0, old, size_of::<SignalSet>()]) };
+    asked.is_ok() && action[0] == libc::SIG_IGN
+}
+
+const fn bit(signal: i32) -> SignalSet {
+    1 << (signal - 1)
 }
 
 /// A session of its own.
 pub(super) fn setsid() -> Result<(), Errno> {
     // SAFETY: no arguments.
-    check(unsafe { libc::setsid() }).map(drop)
+    unsafe { call(libc::SYS_setsid, []) }.map(drop)
 }
 
-/// Every signal at its default but for those of `ignored` (bit `n - 1` is signal `n`), and none blocked.
-pub(super) fn reset_signals(ignored: u64) {
+/// Sets every signal of `which` to its default, but for those of `ignored`, which do nothing from here on.
+pub(super) fn reset_signals(which: SignalSet, ignored: SignalSet) {
     for signal in 1..=SIGNALS {
-        if ignored & (1 << (signal - 1)) != 0 {
-            // SAFETY: it is no function.
-            unsafe { libc::signal(signal, libc::SIG_IGN) };
-        } else {
+        if ignored & bit(signal) != 0 {
+            set_action(signal, libc::SIG_IGN);
+        } else if which & bit(signal) != 0 {
             default_action(signal);
         }
     }
-    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the set is valid for a write, and initialised before it is read.
-    unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
-    }
+}
+
+/// Blocks no signal.
+pub(super) fn unblock_signals() {
+    let none: SignalSet = 0;
+    let set = (&raw const none).expose_provenance();
+    // SAFETY: the set is valid for a read of its size; the old one is not asked for.
+    let _ = unsafe {
+        let args = [arg(libc::SIG_SETMASK), set, 0, size_of::<SignalSet>()];
+        call(libc::SYS_rt_sigprocmask, args)
+    };
 }
 
 /// Makes `to` a copy of `from` that an execution leaves open. They must differ.
 pub(super) fn dup2(from: RawFd, to: RawFd) -> Result<(), Errno> {
-    // SAFETY: two numbers. Whatever `to` was is given up by this process, which owns nothing else.
-    check(unsafe { libc::dup2(from, to) }).map(drop)
+    // SAFETY: numbers. Whatever `to` was is given up by this process, which owns nothing else.
+    unsafe { call(libc::SYS_dup3, [arg(from), arg(to), 0]) }.map(drop)
 }
 
 /// As [`dup2`], closed by an execution.
 pub(super) fn dup3(from: RawFd, to: RawFd) -> Result<(), Errno> {
     // SAFETY: as above.
-    check(unsafe { libc::dup3(from, to, libc::O_CLOEXEC) }).map(drop)
+    unsafe { call(libc::SYS_dup3, [arg(from), arg(to), arg(libc::O_CLOEXEC)]) }.map(drop)
+}
+
+/// A copy of a descriptor that is `least` or more, closed by an execution.
+pub(super) fn duplicate_above(fd: RawFd, least: RawFd) -> Result<RawFd, Errno> {
+    // SAFETY: numbers.
+    let copy = unsafe { call(libc::SYS_fcntl, [arg(fd), arg(libc::F_DUPFD_CLOEXEC), arg(least)]) };
+    copy.map(|fd| fd as RawFd)
 }
 
 /// Closes one descriptor.
 pub(super) fn close(fd: RawFd) {
     // SAFETY: a number; called in a child, in which nothing owns descriptors.
-    unsafe { libc::close(fd) };
+    let _ = unsafe { call(libc::SYS_close, [arg(fd)]) };
 }
 
 /// Closes all descriptors from `first` on. `highest` is the highest one there is, for kernels
 /// that cannot do it in one call (it came with Linux 5.9, and sandboxes may refuse it).
 pub(super) fn close_from(first: RawFd, highest: RawFd) {
-    if close_range(first as libc::c_uint).is_err() {
+    if close_range(first as u32).is_err() {
         for fd in first..=highest {
             close(fd);
         }
     }
 }
 
-fn close_range(first: libc::c_uint) -> Result<(), Errno> {
-    // SAFETY: three numbers; called in a child, or for a range in which there is nothing.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
+fn close_range(first: u32) -> Result<(), Errno> {
+    // SAFETY: numbers; called in a child, or for a range in which there is nothing.
+    unsafe { call(libc::SYS_close_range, [first as usize, u32::MAX as usize, 0]) }.map(drop)
 }
 
 /// Whether [`close_from`] has to be told the highest descriptor.
 pub(super) fn needs_highest() -> bool {
-    close_range(libc::c_uint::MAX).is_err()
+    close_range(u32::MAX).is_err()
+}
+
+fn open(file: &CStr, flags: i32) -> Result<RawFd, Errno> {
+    // SAFETY: the path ends with NUL; nothing is created, so that there is no mode.
+    let opened =
+        unsafe { call(libc::SYS_openat, [arg(libc::AT_FDCWD), string(file), arg(flags), 0]) };
+    opened.map(|fd| fd as RawFd)
 }
 
 /// Writes the whole text into a file that is there.
 pub(super) fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {
-    // SAFETY: the path ends with NUL.
-    let fd =
-        check(unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) })? as RawFd;
+    let fd = open(path, libc::O_WRONLY | libc::O_CLOEXEC)?;
+    let [at, length] = bytes(text);
     // SAFETY: the bytes are valid for a read of their length.
-    let written = check(unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) } as i64);
+    let written = unsafe { call(libc::SYS_write, [arg(fd), at, length]) };
     close(fd);
     written.map(drop)
+}
+
+/// Writes bytes into a file at a place below 4 GiB. What cannot be written is told by the kernel to whoever holds the
+/// leader's pidfd.
+pub(super) fn write_at(fd: RawFd, text: &[u8], place: u32) {
+    #[cfg(target_pointer_width = "64")]
+    {
+        let [at, length] = bytes(text);
+        // SAFETY: the bytes are valid for a read of their length.
+        let _ = unsafe { call(libc::SYS_pwrite64, [arg(fd), at, length, place as usize]) };
+    }
+    // Which registers have a place of 64 bits is different everywhere.
+    #[cfg(not(target_pointer_width = "64"))]
+    // SAFETY: the bytes are valid for a read of their length.
+    unsafe {
+        libc::pwrite(fd, text.as_ptr().cast(), text.len(), place as libc::off_t);
+    }
 }
 
 /// Opens a file as standard input, which must be closed: it is then the lowest free descriptor.
 /// Whether it is a directory.
 pub(super) fn open_stdin(path: &CStr) -> Result<bool, Errno> {
     // Without blocking: a FIFO without a writer would hold up every atom.
-    let flags = libc::O_RDONLY | libc::O_NOCTTY | libc::O_NONBLOCK;
-    // SAFETY: the path ends with NUL.
-    let fd = check(unsafe { libc::open(path.as_ptr(), flags) })? as RawFd;
+    let fd = open(path, libc::O_RDONLY | libc::O_NOCTTY | libc::O_NONBLOCK)?;
     // SAFETY: a descriptor and numbers.
-    check(unsafe { libc::fcntl(fd, libc::F_SETFL, 0) })?;
-    let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `stat` is valid for a write.
-    check(unsafe { libc::fstat(fd, stat.as_mut_ptr()) })?;
-    // SAFETY: the successful call has filled it.
-    Ok(unsafe { stat.assume_init() }.st_mode & libc::S_IFMT == libc::S_IFDIR)
+    unsafe { call(libc::SYS_fcntl, [arg(fd), arg(libc::F_SETFL), 0]) }?;
+    // The same on every machine, as stat(2) is not.
+    let mut stat = MaybeUninit::<libc::statx>::zeroed();
+    let place = stat.as_mut_ptr().expose_provenance();
+    let (empty, flags) = (string(c""), arg(libc::AT_EMPTY_PATH));
+    // SAFETY: the path ends with NUL, and `stat` is valid for a write.
+    unsafe { call(libc::SYS_statx, [arg(fd), empty, flags, libc::STATX_TYPE as usize, place]) }?;
+    // SAFETY: zeros are a valid value, and the call has written nothing else than one.
+    let mode = u32::from(unsafe { stat.assume_init() }.stx_mode);
+    Ok(mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
 /// Sets a resource limit, soft and hard alike.
@@ -217,20 +211,21 @@ pub(super) fn set_rlimit(resource: i32, value: u64) -> Result<(), Errno> {
 /// Sets a resource limit, the soft and the hard one.
 pub(super) fn set_rlimits(resource: i32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
-    // SAFETY: the limit is valid for a read.
-    check(unsafe { libc::setrlimit64(resource as _, &raw const limit) }).map(drop)
+    let new = (&raw const limit).expose_provenance();
+    // SAFETY: 0 is this process; the limit is valid for a read, and the old one is not asked for.
+    unsafe { call(libc::SYS_prlimit64, [0, arg(resource), new, 0]) }.map(drop)
 }
 
 /// Sets the bits that new files do not get.
 pub(super) fn umask(mask: u32) {
     // SAFETY: a number; it cannot fail.
-    unsafe { libc::umask(mask as libc::mode_t) };
+    let _ = unsafe { call(libc::SYS_umask, [mask as usize]) };
 }
 
 /// Sets the nice value.
 pub(super) fn nice(value: i32) -> Result<(), Errno> {
-    // SAFETY: three numbers; 0 is this process.
-    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) }).map(drop)
+    // SAFETY: numbers; 0 is this process.
+    unsafe { call(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, arg(value)]) }.map(drop)
 }
 
 /// No execution may give privileges from now on.
@@ -239,101 +234,87 @@ pub(super) fn no_new_privs() -> Result<(), Errno> {
 }
 
 /// Sets an attribute of this process that is a number.
-pub(super) fn prctl(option: libc::c_int, value: libc::c_ulong) -> Result<(), Errno> {
-    let zero: libc::c_ulong = 0;
+pub(super) fn prctl(option: i32, value: usize) -> Result<(), Errno> {
     // SAFETY: the options that are used take a number and zeros.
-    check(unsafe { libc::prctl(option, value, zero, zero, zero) }).map(drop)
+    unsafe { call(libc::SYS_prctl, [arg(option), value, 0, 0, 0]) }.map(drop)
 }
 
 /// The other groups.
 pub(super) fn set_groups(groups: &[u32]) -> Result<(), Errno> {
-    // The raw calls here and below: the library would have all threads of the forking process do the same.
+    // This process alone, here and below: the library would have all threads of the forking one do the same.
+    let list = groups.as_ptr().expose_provenance();
     // SAFETY: the list is valid for a read of its length.
-    check(unsafe { libc::syscall(SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+    unsafe { call(SYS_setgroups, [groups.len(), list]) }.map(drop)
 }
 
 /// The group: real, effective and saved.
 pub(super) fn set_gid(gid: u32) -> Result<(), Errno> {
     // SAFETY: three numbers.
-    check(unsafe { libc::syscall(SYS_setresgid, gid, gid, gid) }).map(drop)
+    unsafe { call(SYS_setresgid, [gid as usize; 3]) }.map(drop)
 }
 
 /// The user: real, effective and saved.
 pub(super) fn set_uid(uid: u32) -> Result<(), Errno> {
     // SAFETY: three numbers.
-    check(unsafe { libc::syscall(SYS_setresuid, uid, uid, uid) }).map(drop)
+    unsafe { call(SYS_setresuid, [uid as usize; 3]) }.map(drop)
 }
 
 /// The working directory.
-pub(super) fn chdir(path: &CStr) -> Result<(), Errno> {
+pub(super) fn chdir(dir: &CStr) -> Result<(), Errno> {
     // SAFETY: the path ends with NUL.
-    check(unsafe { libc::chdir(path.as_ptr()) }).map(drop)
+    unsafe { call(libc::SYS_chdir, [string(dir)]) }.map(drop)
 }
 
-/// A list of strings as execve(2) takes it: their addresses, then null.
+/// Strings as execve(2) takes them: with a list of their addresses, then null.
 #[derive(Debug)]
-pub(super) struct Pointers<'a> {
-    pointers: Vec<*const c_char>,
-    strings: std::marker::PhantomData<&'a CStr>,
+pub(super) struct Strings {
+    /// What the addresses are of. They stay where they are.
+    #[expect(dead_code, reason = "owned, to be pointed to")]
+    strings: Vec<CString>,
+    addresses: Vec<usize>,
 }
 
-impl<'a> Pointers<'a> {
-    /// The list of `strings`. To be made before the fork: it allocates.
-    pub(super) fn new(strings: impl Iterator<Item = &'a CStr>) -> Self {
-        let pointers = strings.map(CStr::as_ptr).chain([ptr::null()]).collect();
-        Self { pointers, strings: std::marker::PhantomData }
+impl From<Vec<CString>> for Strings {
+    fn from(strings: Vec<CString>) -> Self {
+        let addresses = strings.iter().map(|text| string(text)).chain([0]).collect();
+        Self { strings, addresses }
     }
 }
 
 /// Executes a program; gives why it could not be.
-pub(super) fn execute(program: &CStr, argv: &Pointers<'_>, envp: &Pointers<'_>) -> Errno {
+pub(super) fn execute(program: &CStr, argv: &Strings, envp: &Strings) -> Errno {
+    let list = |strings: &Strings| strings.addresses.as_ptr().expose_provenance();
     // SAFETY: all three end as they have to, and live as long as the borrow.
-    unsafe { libc::execve(program.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
-    errno()
+    let executed = unsafe { call(libc::SYS_execve, [string(program), list(argv), list(envp)]) };
+    executed.err().unwrap_or(libc::EIO)
 }
 
 /// Sends a packet; whoever is not there to take it is no signal.
-pub(super) fn send(fd: RawFd, bytes: &[u8]) -> Result<(), Errno> {
-    // SAFETY: the bytes are valid for a read of their length.
-    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
-    check(sent as i64).map(drop)
+pub(super) fn send(fd: RawFd, packet: &[u8]) -> Result<(), Errno> {
+    send_with(fd, packet, libc::MSG_NOSIGNAL)
 }
 
 /// As [`send`], unless it would have to wait.
-pub(super) fn send_now(fd: RawFd, bytes: &[u8]) -> Result<(), Errno> {
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    // SAFETY: the bytes are valid for a read of their length.
-    check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) } as i64).map(drop)
+pub(super) fn send_now(fd: RawFd, packet: &[u8]) -> Result<(), Errno> {
+    send_with(fd, packet, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+}
+
+fn send_with(fd: RawFd, packet: &[u8], flags: i32) -> Result<(), Errno> {
+    let [at, length] = bytes(packet);
+    // SAFETY: the bytes are valid for a read of their length; nobody is addressed.
+    unsafe { call(libc::SYS_sendto, [arg(fd), at, length, arg(flags), 0, 0]) }.map(drop)
 }
 
 /// Waits for one byte; whether it came, or the other side has gone.
 pub(super) fn receive_byte(fd: RawFd) -> bool {
     let mut byte = [0_u8; 1];
+    let place = byte.as_mut_ptr().expose_provenance();
     loop {
-        // SAFETY: the buffer is valid for a write of its length.
-        match check(unsafe { libc::recv(fd, byte.as_mut_ptr().cast(), 1, 0) } as i64) {
+        // SAFETY: the buffer is valid for a write of its length; nobody's address is asked for.
+        match unsafe { call(libc::SYS_recvfrom, [arg(fd), place, 1, 0, 0, 0]) } {
             Ok(received) => return received == 1,
             Err(libc::EINTR) => {}
             Err(_) => return false,
         }
     }
-}
-
-/// The highest descriptor that is open, as far as can be told.
-pub(super) fn highest_fd() -> RawFd {
-    let listed = std::fs::read_dir("/proc/self/fd").ok().and_then(|entries| {
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).max()
-    });
-    listed.unwrap_or_else(|| {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        limit.and_then(|limit| RawFd::try_from(limit).ok()).unwrap_or(1 << 20)
-    })
-}
-
-/// A descriptor above 2, so that putting others into the places 0 to 2 does not hit it.
-pub(super) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
-    if fd.as_raw_fd() > 2 {
-        return Ok(fd);
-    }
-    rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(io::Error::from)
 }

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -59,9 +60,10 @@ pub(super) fn sh(script: &str) -> AtomSpec {
     AtomSpec::command("sh").args(["-c", script])
 }
 
-pub(super) fn plan(spec: &AtomSpec) -> Result<Plan, Failure> {
+pub(super) fn plan(spec: &AtomSpec) -> Result<Arc<Plan>, Failure> {
     spec.validate().unwrap();
-    Plan::new(AtomId::new(), spec, &around())
+    let plan = Plan::new(AtomId::new(), spec, &around())?;
+    Ok(plan.with_inherited(super::ignored_signals()).into())
 }
 
 /// The answer of a child.
@@ -97,7 +99,7 @@ struct Ran {
     status: WaitStatus,
 }
 
-fn run_plan(plan: &Plan, join: &Join) -> Ran {
+fn run_plan(plan: &Arc<Plan>, join: &Join) -> Ran {
     let (streams, mut read) = captured();
     let mut waiting = fork(plan, streams, join, marker(), 67).unwrap();
     // It may already have failed, and gone.
@@ -152,15 +154,15 @@ fn it_has_a_session_three_descriptors_and_the_environment_of_its_host() {
 #[test]
 fn every_signal_is_as_a_new_program_expects_it() {
     let grep = AtomSpec::command("grep").args(["-E", "Sig(Blk|Ign)", "/proc/self/status"]);
-    let masks = |plan: &Plan| -> Vec<u64> {
+    let masks = |plan: &Arc<Plan>| -> Vec<u64> {
         let ran = run_plan(plan, &Join::default());
         let hex = ran.output.lines().map(|line| line.split_whitespace().nth(1).unwrap());
         hex.map(|mask| u64::from_str_radix(mask, 16).unwrap()).collect()
     };
     // Rust's runtime ignores SIGPIPE, which the child would inherit.
     assert_eq!(masks(&plan(&grep).unwrap()), [0, 0]);
-    let nohup = plan(&grep).unwrap().ignoring(libc::SIGHUP);
-    assert_eq!(masks(&nohup), [0, 1]);
+    let nohup = Arc::into_inner(plan(&grep).unwrap()).unwrap().ignoring(libc::SIGHUP);
+    assert_eq!(masks(&nohup.into()), [0, 1]);
 }
 
 #[test]
@@ -396,6 +398,44 @@ pub(super) fn alone(name: &str, uid: Option<u32>) -> bool {
     false
 }
 
+/// A child that shares our memory would share the variable into which the library writes what went wrong.
+#[test]
+fn what_goes_wrong_in_a_child_is_not_written_into_our_memory() {
+    const OURS: i32 = 77;
+    let failing = plan(&sh("true").workdir("/nonexistent")).unwrap();
+    assert!(failing.may_share);
+    nix::errno::Errno::set_raw(OURS);
+    let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
+    let mut waiting = fork(&failing, streams, &Join::default(), marker(), 67).unwrap();
+    nix::errno::Errno::set_raw(OURS);
+    // Neither this nor what it calls goes through the library.
+    let failure = report(&mut waiting).unwrap_err();
+    assert_eq!(nix::errno::Errno::last_raw(), OURS);
+    assert_eq!(failure.reason, Reason::BadWorkdir);
+    status(&let_go(waiting));
+}
+
+#[test]
+fn our_memory_is_shared_only_with_whom_it_is_safe() {
+    let shares = |spec: &AtomSpec| {
+        let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
+        let waiting = fork(&plan(spec).unwrap(), streams, &Join::default(), marker(), 67).unwrap();
+        let shares = waiting.shares();
+        status(&let_go(waiting));
+        shares
+    };
+    let spec = || AtomSpec::command("true");
+    assert_eq!(shares(&spec()), cfg!(target_arch = "x86_64"));
+    let memory = Limits { memory: Some(1 << 30), ..Limits::default() };
+    let rlimit = Limits { rlimits: vec![(Resource::Core, 0)], ..Limits::default() };
+    for spec in [spec().limits(memory), spec().limits(rlimit), spec().oom_score_adj(500)] {
+        assert!(!shares(&spec), "{spec:?}");
+    }
+    if is_root() {
+        assert!(!shares(&spec().user("65534").group("65534")));
+    }
+}
+
 #[test]
 fn two_hundred_forks_leave_no_descriptor_and_no_zombie() {
     if !alone("tests::two_hundred_forks_leave_no_descriptor_and_no_zombie", None) {
@@ -415,5 +455,6 @@ fn two_hundred_forks_leave_no_descriptor_and_no_zombie() {
     let waiting = fork(&executed, streams, &Join::default(), marker(), 67).unwrap();
     assert_eq!(possessions(), (before.0 + 2, before.1 + 1));
     status(&let_go(waiting));
+    super::lent::sweep();
     assert_eq!(possessions(), before);
 }

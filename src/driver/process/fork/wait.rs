@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use std::ptr;
 use std::time::Duration;
 
+use super::clone;
 use super::sys::{self, Errno};
 use super::word::{COMM, Ended};
 
@@ -53,13 +54,7 @@ pub(super) fn default_child_signal() {
 /// Forks; 0 in the child.
 pub(super) fn fork() -> Result<u32, Errno> {
     let mut unused = -1;
-    sys::clone(0, &mut unused).map(|pid| pid as u32)
-}
-
-/// A copy of a descriptor that is `least` or more.
-pub(super) fn duplicate_above(fd: RawFd, least: RawFd) -> Result<RawFd, Errno> {
-    // SAFETY: two descriptors' numbers.
-    sys::check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) }).map(|fd| fd as RawFd)
+    clone::clone(0, &mut unused).map(|pid| pid as u32)
 }
 
 /// A child that has ended; it stays to be reaped.
@@ -184,7 +179,7 @@ pub(in crate::driver::process) fn block_signals() {
 
 /// Closes all descriptors from `first` on.
 pub(in crate::driver::process) fn close_from(first: RawFd) {
-    let highest = if sys::needs_highest() { sys::highest_fd() } else { 0 };
+    let highest = if sys::needs_highest() { clone::highest_fd() } else { 0 };
     sys::close_from(first, highest);
 }
 
@@ -278,11 +273,4 @@ pub(super) fn put(page: *mut u8, at: usize, value: u8) {
         // SAFETY: the page is mapped for writing to the end of this process or its execution, and `at` lies in it.
         unsafe { page.add(at).write_volatile(value) };
     }
-}
-
-/// Writes bytes into a file at a place.
-pub(super) fn write_at(fd: RawFd, bytes: &[u8], at: i64) {
-    // What cannot be written is told by the kernel to whoever holds the leader's pidfd.
-    // SAFETY: the bytes are valid for a read of their length.
-    unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), at as libc::off_t) };
 }

@@ -8,15 +8,15 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
-};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 use super::super::spawn::{Failure, Streams};
-use super::child::{Setup, run};
-use super::plan::{Names, Plan};
-use super::report::{REPORT_BYTES, Report, Step};
-use super::sys::{self, Pointers};
+use super::child::Setup;
+use super::clone::{above_stdio, highest_fd};
+use super::lent::Lent;
+use super::plan::Plan;
+use super::report::{Report, Step};
+use super::sys::needs_highest;
 use crate::lifecycle::Reason;
 
 /// A child that sets itself up, and then waits for [`go`](Self::go).
@@ -29,9 +29,7 @@ pub(in crate::driver::process) struct Waiting {
     pub(in crate::driver::process) pid: u32,
     /// Itself.
     pub(in crate::driver::process) pidfd: OwnedFd,
-    channel: OwnedFd,
-    names: Arc<Names>,
-    joins: Vec<CString>,
+    lent: Lent,
     ready: bool,
     told: bool,
 }
@@ -43,7 +41,7 @@ impl Waiting {
     ///
     /// When it has gone; its report says more.
     pub(in crate::driver::process) fn go(&mut self) -> io::Result<()> {
-        send(&self.channel, &[1], SendFlags::NOSIGNAL)?;
+        send(self.lent.channel(), &[1], SendFlags::NOSIGNAL)?;
         self.told = true;
         Ok(())
     }
@@ -53,9 +51,15 @@ impl Waiting {
         self.pidfd
     }
 
+    /// Whether it has our memory until it executes its program.
+    #[cfg(test)]
+    pub(super) fn shares(&self) -> bool {
+        self.lent.setup().shares
+    }
+
     /// Becomes readable when there is something to report.
     pub(in crate::driver::process) fn channel(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+        self.lent.channel()
     }
 
     /// What became of it, without waiting. `None`: nothing yet. To be asked until there is an answer.
@@ -64,27 +68,25 @@ impl Waiting {
     /// execution cannot be told from one that was killed just after; its status says so.
     pub(in crate::driver::process) fn report(&mut self) -> Option<Result<(), Failure>> {
         loop {
-            let mut bytes = [0; REPORT_BYTES];
-            let received = match recv(&self.channel, &mut bytes[..], RecvFlags::DONTWAIT) {
-                Ok((received, _)) => received,
+            let bytes = match self.lent.receive() {
+                Ok(bytes) => bytes,
                 Err(rustix::io::Errno::AGAIN) => return None,
-                // It died with our go unread; told once, before what it had sent.
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => continue,
-                Err(_) => 0,
+                Err(_) => None,
             };
-            if received == 0 {
+            let Some(bytes) = bytes else {
                 return Some(if self.ready && self.told { Ok(()) } else { Err(self.vanished()) });
-            }
+            };
+            let Setup { plan, joins, .. } = self.lent.setup();
             match Report::decode(bytes) {
                 Some(report) if report.step == Step::Ready => self.ready = true,
-                Some(report) => return Some(Err(report.failure(&self.names, &self.joins))),
+                Some(report) => return Some(Err(report.failure(&plan.names, joins))),
                 None => return Some(Err(self.vanished())),
             }
         }
     }
 
     fn vanished(&self) -> Failure {
-        let shown = &self.names.program.shown;
+        let shown = &self.lent.setup().plan.names.program.shown;
         Failure::new(
             Reason::ExecFailed,
             format!("{shown}: it ended while it was set up, before it was executed"),
@@ -110,56 +112,41 @@ impl Join {
     }
 }
 
-/// Forks a child for `plan`, which joins its cgroups. `marker` is the atom's marker file, open for reading and writing: in its
+/// Makes a child for `plan`, which joins its cgroups. `marker` is the atom's marker file, open for reading and writing: in its
 /// byte `executing_at` the child says that it has its go and executes the program.
 ///
 /// # Errors
 ///
 /// [`Failure`] when processes, memory or descriptors have run out.
 pub(in crate::driver::process) fn fork(
-    plan: &Plan,
+    plan: &Arc<Plan>,
     streams: Streams,
     join: &Join,
     marker: OwnedFd,
-    executing_at: usize,
+    executing_at: u32,
 ) -> Result<Waiting, Failure> {
-    let prepared = Prepared::new(plan, streams, join, marker, executing_at)?;
-    let born = join.unified.as_ref().and_then(|dir| {
-        let dir = File::open(dir).ok()?;
-        let setup = prepared.setup(plan, true);
-        // SAFETY: `run` makes system calls, on what was prepared above, and nothing else.
-        unsafe { sys::fork(Some(dir.as_fd()), || run(&setup)) }.ok()
-    });
-    let (pid, pidfd) = match born {
-        Some(child) => child,
-        // An older kernel, a sandbox, or there are no processes: then this says so.
-        None => {
-            let setup = prepared.setup(plan, false);
-            // SAFETY: as above.
-            unsafe { sys::fork(None, || run(&setup)) }.map_err(no_fork)?
-        }
-    };
-    Ok(prepared.waiting(plan, pid, pidfd))
+    let mut prepared = Prepared::new(plan, streams, join, marker, executing_at)?;
+    let dir = join.unified.as_ref().and_then(|dir| File::open(dir).ok());
+    let into = dir.as_ref().map(AsFd::as_fd);
+    let (pid, pidfd) = prepared.lent.make_child(into).map_err(no_fork)?;
+    Ok(prepared.waiting(pid, pidfd))
 }
 
-/// What was opened and built for a child before the fork.
+/// What was opened and built for a child before it is made.
 pub(super) struct Prepared {
-    streams: [OwnedFd; 3],
-    ours: OwnedFd,
-    theirs: OwnedFd,
-    joins: Vec<CString>,
+    pub(super) lent: Lent,
+    /// The child's, by the numbers that it was told.
     pub(super) marker: OwnedFd,
-    executing_at: usize,
-    pub(super) highest: i32,
+    _others: [OwnedFd; 4],
 }
 
 impl Prepared {
     pub(super) fn new(
-        plan: &Plan,
+        plan: &Arc<Plan>,
         streams: Streams,
         join: &Join,
         marker: OwnedFd,
-        executing_at: usize,
+        executing_at: u32,
     ) -> Result<Self, Failure> {
         let no = |error: io::Error| {
             Failure::new(
@@ -169,48 +156,30 @@ impl Prepared {
         };
         let (ours, theirs) = pair().map_err(no)?;
         let Streams { stdin, stdout, stderr } = streams;
+        let [stdin, stdout, stderr] = [
+            above_stdio(stdin).map_err(no)?,
+            above_stdio(stdout).map_err(no)?,
+            above_stdio(stderr).map_err(no)?,
+        ];
+        let marker = above_stdio(marker).map_err(no)?;
         let joins = join.all().map(|path| CString::new(path.into_os_string().into_vec()));
-        Ok(Self {
-            streams: [
-                sys::above_stdio(stdin).map_err(no)?,
-                sys::above_stdio(stdout).map_err(no)?,
-                sys::above_stdio(stderr).map_err(no)?,
-            ],
-            ours,
-            theirs,
+        let setup = Setup {
+            plan: Arc::clone(plan),
+            streams: [&stdin, &stdout, &stderr].map(AsRawFd::as_raw_fd),
+            channel: theirs.as_raw_fd(),
             joins: joins.collect::<Result<_, _>>().map_err(|error| no(error.into()))?,
-            marker: sys::above_stdio(marker).map_err(no)?,
+            marker: marker.as_raw_fd(),
             executing_at,
-            highest: if sys::needs_highest() { sys::highest_fd() } else { 0 },
-        })
+            highest: if needs_highest() { highest_fd() } else { 0 },
+            shares: false,
+            born: false,
+        };
+        let _others = [stdin, stdout, stderr, theirs];
+        Ok(Self { lent: Lent::new(ours, setup), marker, _others })
     }
 
-    /// For a child that is `born` in the last of what it is to join, or is not.
-    pub(super) fn setup<'a>(&'a self, plan: &'a Plan, born: bool) -> Setup<'a> {
-        let joins = self.joins.len() - usize::from(born);
-        Setup {
-            plan,
-            argv: Pointers::new(plan.argv.iter().map(CString::as_c_str)),
-            envp: Pointers::new(plan.envp.iter().map(CString::as_c_str)),
-            streams: [0, 1, 2].map(|index: usize| self.streams[index].as_raw_fd()),
-            channel: self.theirs.as_raw_fd(),
-            joins: &self.joins[..joins],
-            marker: self.marker.as_raw_fd(),
-            executing_at: self.executing_at,
-            highest: self.highest,
-        }
-    }
-
-    pub(super) fn waiting(self, plan: &Plan, pid: u32, pidfd: OwnedFd) -> Waiting {
-        Waiting {
-            pid,
-            pidfd,
-            channel: self.ours,
-            names: Arc::clone(&plan.names),
-            joins: self.joins,
-            ready: false,
-            told: false,
-        }
+    pub(super) fn waiting(self, pid: u32, pidfd: OwnedFd) -> Waiting {
+        Waiting { pid, pidfd, lent: self.lent, ready: false, told: false }
     }
 }
 
@@ -218,7 +187,7 @@ impl Prepared {
 pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    Ok((sys::above_stdio(one)?, sys::above_stdio(other)?))
+    Ok((above_stdio(one)?, above_stdio(other)?))
 }
 
 pub(super) fn no_fork(error: io::Error) -> Failure {

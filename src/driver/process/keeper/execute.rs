@@ -8,15 +8,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::pidfd_send_signal;
+use rustix::process::{Resource, getrlimit, pidfd_send_signal};
 
 use crate::atom::{AtomId, Leftovers};
 use crate::crash;
 use crate::driver::process::clearing::{Remains, Then, discard};
 use crate::driver::process::dir::{AtomDir, Child, Prepared};
-use crate::driver::process::fork::{Plan, Waiting, fork, fork_under_reaper, lists_children};
+use crate::driver::process::fork::{
+    Plan, Waiting, fork, fork_under_reaper, ignored_signals, lists_children,
+};
 use crate::driver::process::identity::{Identity, Place, ProcStat};
 use crate::driver::process::log::Pump;
 use crate::driver::process::marker::{EXECUTING, Mark, RECORD};
@@ -51,16 +54,25 @@ pub(in crate::driver::process) struct Forked {
     reaper: Option<Reaper>,
 }
 
+/// More descriptors than an atom has at any time, and more than a keeper has for everything else.
+const PER_ATOM: u64 = 8;
+const OF_KEEPER: u64 = 256;
+
 /// Descriptors that are kept free for a fork.
 pub(super) struct Reserve(#[expect(dead_code, reason = "held, to be dropped")] Vec<OwnedFd>);
 
 impl Reserve {
-    /// Sets them aside.
+    /// Sets them aside; none where so few atoms are there that they cannot run out.
     ///
     /// # Errors
     ///
     /// When there are not as many.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(atoms: usize) -> io::Result<Self> {
+        let limit = getrlimit(Resource::Nofile).current;
+        let used = PER_ATOM.saturating_mul(atoms as u64) + OF_KEEPER;
+        if limit.is_none_or(|limit| used < limit) {
+            return Ok(Self(Vec::new()));
+        }
         let one = |_| rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3);
         Ok(Self((0..FOR_FORK).map(one).collect::<Result<_, _>>()?))
     }
@@ -95,7 +107,10 @@ impl Monitor {
         dir: &AtomDir,
         cgroups: bool,
     ) -> Result<Forked, Failure> {
-        let plan = Plan::new(order.atom, &order.spec, around)?.with_soft_nofile(self.soft_nofile);
+        let plan = Plan::new(order.atom, &order.spec, around)?
+            .with_soft_nofile(self.soft_nofile)
+            .with_inherited(*self.ignored.get_or_insert_with(ignored_signals));
+        let plan = Arc::new(plan);
         let group = self.contain(order, dir, cgroups)?;
         let place = self.context.place;
         let identified = match &group {
@@ -103,7 +118,7 @@ impl Monitor {
             group => {
                 let join = group.as_ref().map(Group::join).unwrap_or_default();
                 marker_file(dir).and_then(|marker| {
-                    let waiting = fork(&plan, streams, &join, marker, EXECUTING)?;
+                    let waiting = fork(&plan, streams, &join, marker, EXECUTING as u32)?;
                     let identity = identify(waiting.pid, &waiting.pidfd, place)?;
                     Ok((waiting, identity, None))
                 })
@@ -349,7 +364,7 @@ impl Monitor {
 
 /// Forks an atom under a reaper of its own.
 fn fork_reaped(
-    plan: &Plan,
+    plan: &Arc<Plan>,
     order: &Order,
     streams: Streams,
     dir: &AtomDir,
@@ -362,7 +377,7 @@ fn fork_reaped(
     let file = marker_file(dir)?;
     let kill = order.spec.get_leftovers() == Leftovers::Kill;
     let (waiting, reaping, pidfd) =
-        fork_under_reaper(plan, streams, file, EXECUTING, RECORD, kill)?;
+        fork_under_reaper(plan, streams, file, EXECUTING as u32, RECORD as u32, kill)?;
     let identity = identify(waiting.pid, &waiting.pidfd, place)?;
     let reaper = identify(reaping.pid, &pidfd, place)?;
     marker.record_reaper(reaper).map_err(|error| no("write down who reaps it", error))?;

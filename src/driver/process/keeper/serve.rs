@@ -132,7 +132,7 @@ impl Monitor {
             result = self.context.prepare_anew(atom, &order.spec);
         }
         let reserve = result.and_then(|()| {
-            Reserve::new().map_err(|error| {
+            Reserve::new(self.atoms_at_hand()).map_err(|error| {
                 self.context.release(atom);
                 trouble(dir.path(), error)
             })

@@ -118,7 +118,7 @@ fn a_child_is_in_its_groups_before_it_has_its_go() {
     let Some(cgroups) = cgroups(Way::Found, &name) else { return };
     let group = cgroups.create(AtomId::new(), &Limits::default()).unwrap();
     let around = Surroundings::new([], "/", None);
-    let plan = Plan::new(group.atom(), &AtomSpec::command("/bin/true"), &around).unwrap();
+    let plan = Plan::new(group.atom(), &AtomSpec::command("/bin/true"), &around).unwrap().into();
     let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap().into();
     let marker = tempfile::tempfile().unwrap();
     marker.set_len(4096).unwrap();
