@@ -166,6 +166,11 @@ impl Monitor {
 
     /// Puts away what could wait until the endings of this turn were told.
     pub(super) fn tidy_up(&mut self) {
+        if self.untidy.is_empty() {
+            return;
+        }
+        // Whoever was told may have its place behind this thread, on the same processor.
+        std::thread::yield_now();
         for what in self.untidy.drain(..) {
             match what {
                 Untidy::Group(group, dir) => discard(group, &dir),
