@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::head::{self, Contents};
 use super::parts::{Parts, State, base_name, base_of, begun, grown};
-use super::shelf::{Access, Found, OpenPart, Shelf};
+use super::shelf::{Access, OpenPart, Shelf};
 use super::trouble::Trouble;
 use super::{Base, Packing, Part};
 use crate::journal::JournalError;
@@ -112,13 +112,14 @@ impl<S: Shelf> Parts<S> {
         let mut base = None;
         let opened = self.fill(first, None, |target| {
             let (mut seq, mut chain) = (part.first, None);
-            let mut packing = Packing::default();
+            let (mut packing, mut frames) = (Packing::default(), Vec::new());
             while seq <= part.last {
                 if !going_on() {
                     return Err(JournalError::Closed.into());
                 }
                 let missing = || Trouble::Damage(format!("event {seq} is missing"));
-                let Found { frames, .. } = source.chunk(seq)?.ok_or_else(missing)?;
+                frames.clear();
+                source.chunk(seq, &mut frames)?.ok_or_else(missing)?;
                 let mut offset = 0;
                 loop {
                     let start = offset;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::head::read_file;
 use super::parts::{Parts, number};
-use super::shelf::{Access, Found, OpenPart, Shelf, Sizes};
+use super::shelf::{Access, Next, OpenPart, Shelf, Sizes};
 use super::trouble::Trouble;
 use super::{Base, Chunk, Head, HistoryUsage, Part, history_of_parts};
 use crate::atom::AtomId;
@@ -181,7 +181,7 @@ impl OpenPart for OpenFile {
         Ok(())
     }
 
-    fn chunk(&self, seq: u64) -> Result<Option<Found>, Trouble> {
+    fn chunk(&self, seq: u64, frames: &mut Vec<u8>) -> Result<Option<Next>, Trouble> {
         let Ok(at) = self.events.binary_search_by_key(&seq, |(seq, ..)| *seq) else {
             return Ok(None);
         };
@@ -189,11 +189,12 @@ impl OpenPart for OpenFile {
         let more = self.events[at..].iter().take_while(|(_, offset, _)| offset - start < PIECE);
         let next = self.events.get(at + more.count());
         let end = next.map_or(self.end, |(_, offset, _)| *offset);
-        let mut frames = vec![0; end - start];
+        let before = frames.len();
+        frames.resize(before + end - start, 0);
         let failed = |e| Trouble::Io(error::io("cannot read", "memory".into(), e));
-        let read = self.file.read_at(&mut frames, start as u64).map_err(failed)?;
-        frames.truncate(read);
-        Ok(Some(Found { frames, next: next.map(|(seq, ..)| *seq) }))
+        let read = self.file.read_at(&mut frames[before..], start as u64).map_err(failed)?;
+        frames.truncate(before + read);
+        Ok(Some(Next { first: next.map(|(seq, ..)| *seq) }))
     }
 
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, Trouble> {

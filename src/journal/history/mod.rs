@@ -135,8 +135,8 @@ pub trait History: fmt::Debug + Send + Sync {
         chunks: &[Chunk],
         base: &mut dyn FnMut() -> Result<Base, JournalError>,
     ) -> Result<(), JournalError>;
-    /// The frames of the chunk that has this event, and of those after it as long as they have
-    /// no more than `most` bytes together; `None` where there is none.
+    /// The frames of the chunk that has this event, and of those after it until they have
+    /// `most` bytes together, or more; `None` where there is none.
     /// They may begin with events before it, and with events that are no longer kept.
     fn frames(&self, seq: u64, most: usize) -> Result<Option<Vec<u8>>, JournalError>;
     /// The first events of the chunks that have events of an atom, in order.

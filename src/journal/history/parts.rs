@@ -456,18 +456,14 @@ impl<S: Shelf> Parts<S> {
         let at = self.open(state, &part, Access::Read)?;
         let read = |opened: &S::Opened| {
             let missing = || Trouble::Damage(format!("event {seq} is missing"));
-            let mut found = opened.chunk(seq)?.ok_or_else(missing)?;
-            while let Some(first) = found.next.filter(|first| *first <= part.last)
-                && found.frames.len() < most
+            let mut frames = Vec::with_capacity(most);
+            let mut next = opened.chunk(seq, &mut frames)?.ok_or_else(missing)?;
+            while let Some(first) = next.first.filter(|first| *first <= part.last)
+                && frames.len() < most
             {
-                let more = opened.chunk(first)?.ok_or_else(missing)?;
-                if found.frames.len() + more.frames.len() > most {
-                    break;
-                }
-                found.frames.extend(more.frames);
-                found.next = more.next;
+                next = opened.chunk(first, &mut frames)?.ok_or_else(missing)?;
             }
-            Ok(found.frames)
+            Ok(frames)
         };
         match read(&state.open[at].opened) {
             Ok(frames) => Ok(Some(frames)),

@@ -56,20 +56,19 @@ pub(crate) trait Shelf: fmt::Debug + Send + Sync {
     fn bytes(&self) -> Result<u64, JournalError>;
 }
 
-/// A chunk as it is kept.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) frames: Vec<u8>,
+/// What comes after a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Next {
     /// The first event of the chunk after it, if there is one.
-    pub(crate) next: Option<u64>,
+    pub(crate) first: Option<u64>,
 }
 
 /// A part that is open.
 pub(crate) trait OpenPart: fmt::Debug + Send {
     /// Appends chunks that follow what it has. They are durable when it returns.
     fn append(&mut self, chunks: &[Chunk]) -> Result<(), Trouble>;
-    /// The chunk that has the event with this number; `None` where there is no such chunk.
-    fn chunk(&self, seq: u64) -> Result<Option<Found>, Trouble>;
+    /// Appends to `frames` those of the chunk that has the event with this number; `None` where there is no such chunk.
+    fn chunk(&self, seq: u64, frames: &mut Vec<u8>) -> Result<Option<Next>, Trouble>;
     /// The first events of the chunks that have events of an atom.
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, Trouble>;
     /// Leaves it as it is, whatever state that is: something went wrong that closing would meet again.

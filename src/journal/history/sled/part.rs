@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::shelf::{Found, OpenPart};
+use super::super::shelf::{Next, OpenPart};
 use super::super::trouble::Trouble;
 use super::files;
 use super::guard::{caught, watched};
@@ -138,7 +138,11 @@ impl OpenSled {
     /// Its last event must be the one that it is told to be.
     pub(super) fn must_end_with(&self, part: &Part) -> Result<(), Trouble> {
         let last = match self.sled.starts.last()? {
-            Some((first, place)) => last_of(&self.values(first_of(&first)?, &place)?)?,
+            Some((first, place)) => {
+                let mut frames = Vec::new();
+                self.values(first_of(&first)?, &place, &mut frames)?;
+                last_of(&frames)?
+            }
             None => None,
         };
         if last == Some((part.last, part.chain)) {
@@ -158,9 +162,10 @@ impl OpenSled {
             index.extend(entries(&entry?.1)?);
         }
         index.sort_unstable();
-        let (mut next, mut chain) = (part.first, None);
+        let (mut next, mut chain, mut frames) = (part.first, None, Vec::new());
         while next <= part.last {
-            let Some(Found { frames, next: after }) = self.read(next)? else {
+            frames.clear();
+            let Some(Next { first: after }) = self.read(next, &mut frames)? else {
                 return damage(format!("event {next} is missing"));
             };
             let (first, mut offset) = (next, 0);
@@ -183,24 +188,25 @@ impl OpenSled {
         }
     }
 
-    /// The frames of the chunk that would have the event with this number.
-    fn read(&self, seq: u64) -> Result<Option<Found>, Trouble> {
+    /// Appends the frames of the chunk that would have the event with this number.
+    fn read(&self, seq: u64, frames: &mut Vec<u8>) -> Result<Option<Next>, Trouble> {
         let starts = &self.sled.starts;
         let Some(found) = starts.range(..=seq.to_be_bytes()).next_back() else { return Ok(None) };
         let (first, place) = found?;
         let next = starts.range((first_of(&first)? + 1).to_be_bytes()..).next().transpose()?;
         let next = next.map(|(first, _)| first_of(&first)).transpose()?;
-        Ok(Some(Found { frames: self.values(first_of(&first)?, &place)?, next }))
+        self.values(first_of(&first)?, &place, frames)?;
+        Ok(Some(Next { first: next }))
     }
 
-    /// The frames of a chunk, put together where they are in pieces.
-    fn values(&self, first: u64, place: &[u8]) -> Result<Vec<u8>, Trouble> {
+    /// Appends the frames of a chunk, put together where they are in pieces.
+    fn values(&self, first: u64, place: &[u8], frames: &mut Vec<u8>) -> Result<(), Trouble> {
         let (value, values) = place_of(place)?;
         let missing = || Trouble::Damage(format!("the frames from event {first} on are missing"));
         if values == 1 {
-            return Ok(self.sled.frames.get(value)?.ok_or_else(missing)?.to_vec());
+            frames.extend_from_slice(&self.sled.frames.get(value)?.ok_or_else(missing)?);
+            return Ok(());
         }
-        let mut whole = Vec::new();
         for number in value..value.saturating_add(values) {
             let piece = self.sled.frames.get(number)?.ok_or_else(missing)?;
             let (header, bytes) = frame::decode(&piece)
@@ -208,9 +214,9 @@ impl OpenSled {
             if (header.kind, header.seq) != (Kind::Piece, first) || header.back != number - value {
                 return Err(missing());
             }
-            whole.extend_from_slice(bytes);
+            frames.extend_from_slice(bytes);
         }
-        Ok(whole)
+        Ok(())
     }
 
     fn insert(&mut self, chunks: &[Chunk]) -> Result<(), Trouble> {
@@ -273,8 +279,8 @@ impl OpenPart for OpenSled {
         })
     }
 
-    fn chunk(&self, seq: u64) -> Result<Option<Found>, Trouble> {
-        caught(|| self.read(seq))
+    fn chunk(&self, seq: u64, frames: &mut Vec<u8>) -> Result<Option<Next>, Trouble> {
+        caught(|| self.read(seq, frames))
     }
 
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, Trouble> {
