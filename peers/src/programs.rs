@@ -201,6 +201,82 @@ impl Drop for Pueue {
     }
 }
 
+/// podman: a container for each program, of an image that holds nothing but a static busybox.
+///
+/// Storage, state and locks are in a directory of their own. Outside of it are, while it is there, cgroups; and what podman, when
+/// it imports, and runc keep on every machine: `/var/lib/containers/cache` and an empty `/run/runc`.
+pub(crate) struct Podman {
+    dir: PathBuf,
+    cgroup: String,
+}
+
+impl Podman {
+    pub(crate) fn new(dir: &Path) -> Result<Self> {
+        let dir = dir.join("podman");
+        let files = dir.join("files");
+        fs::create_dir_all(files.join("bin"))?;
+        fs::copy("/bin/busybox", files.join("bin/busybox"))?;
+        std::os::unix::fs::symlink("busybox", files.join("bin/true"))?;
+        let image = dir.join("image.tar");
+        checked(Command::new("tar").arg("-C").arg(&files).arg("-cf").arg(&image).arg("."))?;
+        // Locks in shared memory would be one set for all of the machine, and be freed when a new directory is first used.
+        fs::write(
+            dir.join("containers.conf"),
+            "[containers]\nlog_driver = \"k8s-file\"\n[engine]\nevents_logger = \"file\"\nlock_type = \"file\"\n",
+        )?;
+        let podman = Self { dir, cgroup: format!("caesium-peers-{}", std::process::id()) };
+        checked(podman.command().arg("import").arg(&image).arg("caesium-peers"))?;
+        podman.run()?;
+        Ok(podman)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("podman");
+        command.env("CONTAINERS_CONF", self.dir.join("containers.conf")).env("TMPDIR", &self.dir);
+        for (option, place) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+            command.arg(option).arg(self.dir.join(place));
+        }
+        // Whatever there is to mount and whoever starts services here.
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+        command
+    }
+
+    /// Runs one, to its end. Without a network, a filter of system calls, and limits that only somebody with more rights may raise.
+    pub(crate) fn run(&self) -> Result<()> {
+        let mut command = self.command();
+        command.args(["run", "--rm", "--runtime", "runc", "--network", "none"]);
+        command.args(["--security-opt", "seccomp=unconfined", "--cgroup-parent"]);
+        command.arg(format!("/{}", self.cgroup));
+        command.args(["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=1000:1000"]);
+        checked(command.args(["caesium-peers", PROGRAM])).map(drop)
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _ = checked(self.command().args(["rm", "--all", "--force", "--time", "0"]));
+        // Nobody else removes the cgroup above the containers': one for each hierarchy, or one in the only hierarchy.
+        let root = Path::new("/sys/fs/cgroup");
+        for hierarchy in directories(root).into_iter().chain([root.to_owned()]) {
+            let cgroup = hierarchy.join(&self.cgroup);
+            for cgroup in directories(&cgroup).into_iter().chain([cgroup]) {
+                // The monitor of the last container may still be about to end.
+                let mut tries = 0;
+                while tries < 100 && fs::remove_dir(&cgroup).is_err() && cgroup.is_dir() {
+                    tries += 1;
+                    std::thread::park_timeout(std::time::Duration::from_millis(10));
+                }
+            }
+        }
+    }
+}
+
+/// The directories in a directory.
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.filter(|path| path.is_dir()).collect()
+}
+
 /// Proportional set size of a process, in KiB.
 pub(crate) fn pss(pid: u32) -> io::Result<f64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;

@@ -11,7 +11,7 @@ use caesium::{AtomSpec, Engine, ListRequest, State};
 
 use crate::Result;
 use crate::programs::{
-    Bare, Ours, PROGRAM, Pueue, Runner, TaskSpooler, WIDTH, checked, is_there, pss,
+    Bare, Ours, PROGRAM, Podman, Pueue, Runner, TaskSpooler, WIDTH, checked, is_there, pss,
 };
 use crate::table::{Way, rates, repeat, times};
 
@@ -60,6 +60,10 @@ pub(crate) fn shell(dir: &Path) -> Result<()> {
         is_there("tsp").then(|| TaskSpooler::new(dir)).transpose()?,
         is_there("pueue").then(|| Pueue::new(dir, WIDTH)).transpose()?,
     );
+    let podman = ["podman", "runc", "busybox"].into_iter().all(is_there).then(|| Podman::new(dir));
+    let podman = podman.and_then(|podman| {
+        podman.inspect_err(|error| println!("SKIP podman: it does not work here: {error}")).ok()
+    });
     let mut fresh = 0;
     let mut ways: Vec<(String, Way<'_>)> = vec![
         (
@@ -91,6 +95,9 @@ pub(crate) fn shell(dir: &Path) -> Result<()> {
                 checked(pueue.command().args(["wait", "--quiet"])).map(drop)
             }),
         ));
+    }
+    if let Some(podman) = &podman {
+        ways.push((format!("podman run --rm {PROGRAM}"), Box::new(|| podman.run())));
     }
     times("From a shell, one after the other", &mut ways)
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use by_hand::by_hand;
 use caesium::lifecycle::{EventKind, State, next};
 use rust_fsm::StateMachineImpl as _;
+use statig::blocking::IntoStateMachineExt as _;
 
 use crate::Result;
 use crate::table::{rates, repeat};
@@ -92,6 +93,105 @@ mod by_rust_fsm {
     }
 }
 
+/// By hand what statig's attribute makes of one function for each state: that one has to be told where to begin.
+mod by_statig {
+    use statig::Outcome::{self, Super, Transition};
+    use statig::blocking;
+
+    #[derive(Clone, Copy)]
+    pub(super) enum State {
+        Created,
+        Running,
+        Stopping,
+        Stopped,
+        Deleting,
+        Deleted,
+        Invalid,
+    }
+
+    #[derive(Clone, Copy)]
+    pub(super) enum Event {
+        Started,
+        StartFailed,
+        Withdrawn,
+        StopAsked,
+        Exited,
+        LostSight,
+        DeleteAsked,
+        Removed,
+        Contradiction,
+    }
+
+    /// Whether there was a transition: statig does not say it, and one may lead to the state where it began.
+    #[derive(Default)]
+    pub(super) struct Machine {
+        pub(super) moved: bool,
+    }
+
+    impl blocking::IntoStateMachine for Machine {
+        type Event<'evt> = Event;
+        type Context<'ctx> = ();
+        type State = State;
+        type Superstate<'sub> = ();
+
+        fn initial() -> State {
+            State::Created
+        }
+
+        fn after_transition(&mut self, _: &State, _: &State, (): &mut ()) {
+            self.moved = true;
+        }
+    }
+
+    impl blocking::State<Machine> for State {
+        fn call_handler(&mut self, _: &mut Machine, event: &Event, (): &mut ()) -> Outcome<Self> {
+            match self {
+                Self::Created => match event {
+                    Event::Started => Transition(Self::Running),
+                    Event::StartFailed => Transition(Self::Stopped),
+                    Event::Withdrawn => Transition(Self::Stopped),
+                    Event::LostSight => Transition(Self::Stopped),
+                    Event::StopAsked => Transition(Self::Stopping),
+                    Event::Contradiction => Transition(Self::Invalid),
+                    _ => Super,
+                },
+                Self::Running => match event {
+                    Event::StopAsked => Transition(Self::Stopping),
+                    Event::Exited => Transition(Self::Stopped),
+                    Event::LostSight => Transition(Self::Stopped),
+                    Event::Contradiction => Transition(Self::Invalid),
+                    _ => Super,
+                },
+                Self::Stopping => match event {
+                    Event::StopAsked => Transition(Self::Stopping),
+                    Event::Started => Transition(Self::Stopping),
+                    Event::StartFailed => Transition(Self::Stopped),
+                    Event::Withdrawn => Transition(Self::Stopped),
+                    Event::Exited => Transition(Self::Stopped),
+                    Event::LostSight => Transition(Self::Stopped),
+                    Event::Contradiction => Transition(Self::Invalid),
+                    _ => Super,
+                },
+                Self::Stopped => match event {
+                    Event::DeleteAsked => Transition(Self::Deleting),
+                    Event::Contradiction => Transition(Self::Invalid),
+                    _ => Super,
+                },
+                Self::Deleting => match event {
+                    Event::Removed => Transition(Self::Deleted),
+                    Event::Contradiction => Transition(Self::Invalid),
+                    _ => Super,
+                },
+                Self::Deleted => Super,
+                Self::Invalid => match event {
+                    Event::DeleteAsked => Transition(Self::Deleting),
+                    _ => Super,
+                },
+            }
+        }
+    }
+}
+
 /// The states and the events of another machine, in the order of ours.
 macro_rules! named_as_ours {
     ($states:path, $events:path) => {{
@@ -157,6 +257,17 @@ pub(crate) fn all(_: &Path) -> Result<()> {
             "rust-fsm".into(),
             cells(named_as_ours!(by_rust_fsm::fsm::State, by_rust_fsm::fsm::Input), |s, e| {
                 black_box(by_rust_fsm::fsm::Impl::transition(&s, &e)).is_some()
+            }),
+        ),
+        (
+            "statig".into(),
+            cells(named_as_ours!(by_statig::State, by_statig::Event), |state, event| {
+                let mut machine = by_statig::Machine::default().uninitialized_state_machine();
+                // Before it is started, it may be put anywhere.
+                *machine.state_mut() = state;
+                let mut machine = machine.init();
+                machine.handle(&event);
+                black_box((*machine.state(), machine.moved)).1
             }),
         ),
     ];

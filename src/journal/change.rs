@@ -168,7 +168,7 @@ impl Core {
         &self,
         decide: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
     ) -> Result<(T, Ticket), E> {
-        self.change_and(true, decide)
+        self.change_and(None, decide)
     }
 
     /// See [`Journal::change_lazily`](super::Journal::change_lazily).
@@ -180,13 +180,13 @@ impl Core {
         if self.stepped || self.options.durability != Durability::Sync {
             return self.change(decide);
         }
-        let (answer, ticket) = self.change_and(false, decide)?;
-        Ok((answer, ticket.untold(self)))
+        self.change_and(Some(self), decide)
     }
 
+    /// Changes, and leaves it to the ticket to have it written, if there is that.
     fn change_and<T, E: From<JournalError>>(
         &self,
-        tell: bool,
+        leave: Option<&Arc<Self>>,
         decide: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
     ) -> Result<(T, Ticket), E> {
         let mut decided = loop {
@@ -213,15 +213,19 @@ impl Core {
         };
         let answer = decide(&mut draft)?;
         let traced = draft.traced();
-        let ticket = self.commit(draft, tell)?;
+        let ticket = self.commit(draft, leave)?;
         // Whoever listens may do as it likes: nothing is locked.
         drop(decided);
         traced.iter().for_each(|(record, atom)| trace::journaled(record, atom));
         Ok((answer, ticket))
     }
 
-    /// Queues a change; tells the writer of it, or not.
-    fn commit(&self, mut draft: Draft<'_>, tell: bool) -> Result<Ticket, JournalError> {
+    /// Queues a change, and tells the writer of it; unless that is left to the ticket, and the writer has little to do.
+    fn commit(
+        &self,
+        mut draft: Draft<'_>,
+        leave: Option<&Arc<Self>>,
+    ) -> Result<Ticket, JournalError> {
         if draft.entries.is_empty() {
             return Ok(Ticket::ready());
         }
@@ -260,6 +264,7 @@ impl Core {
                 progress: decided.segment.layout.progress,
                 bytes: Vec::with_capacity(bytes as usize),
                 records: Vec::with_capacity(entries.len()),
+                changes: 0,
                 barrier: false,
                 done: Arc::new(Done::default()),
             });
@@ -288,12 +293,16 @@ impl Core {
             group.records.push((entry.record, group.bytes.len() - before));
         }
         decided.offset += bytes;
-        let ticket = Ticket::of(decided.seq, group.done.clone());
+        group.changes += 1;
+        let done = group.done.clone();
         queue.bytes += bytes as usize;
-        if tell {
-            queue.tell_writer(&self.work);
-        }
-        Ok(ticket)
+        Ok(match leave {
+            Some(core) if !queue.crowded => Ticket::untold(decided.seq, done, core),
+            Some(_) | None => {
+                queue.tell_writer(&self.work);
+                Ticket::of(decided.seq, done)
+            }
+        })
     }
 
     /// Makes sure that there is room, in a new segment if need be.
@@ -347,6 +356,7 @@ fn mending(decided: &mut Decided) -> Vec<Group> {
             progress: decided.segment.layout.progress,
             bytes,
             records: Vec::new(),
+            changes: 0,
             barrier: true,
             done: Arc::new(Done::default()),
         });

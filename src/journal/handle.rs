@@ -161,8 +161,9 @@ impl Journal {
         self.inner.core.change(decide)
     }
 
-    /// As [`change`](Self::change), for whoever waits for the ticket next: nothing is begun before that. Where
-    /// nobody else is writing then, the thread that waits writes and syncs, which spares it two changes of threads.
+    /// As [`change`](Self::change), for whoever waits for the ticket next: nothing need be begun before that. Where
+    /// nobody else is writing then, the thread that waits writes and syncs, which spares it two changes of threads. Where
+    /// many make changes at a time it is the same as [`change`](Self::change).
     ///
     /// A ticket that is dropped is told to the writer; one that is held without waiting holds the change up, until
     /// somebody makes another one. Those who wait for the atoms are woken by the thread that writes.

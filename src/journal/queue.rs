@@ -1,10 +1,10 @@
 //! What waits for the writer, and who waits for it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Condvar;
 
 use super::Record;
 use super::core::Core;
@@ -22,6 +22,8 @@ pub(crate) struct Group {
     pub(crate) bytes: Vec<u8>,
     /// With the bytes of each one's frame.
     pub(crate) records: Vec<(Arc<Record>, usize)>,
+    /// How many changes they are of.
+    pub(crate) changes: usize,
     /// It must be durable before anything after it is written, whatever the durability.
     pub(crate) barrier: bool,
     pub(crate) done: Arc<Done>,
@@ -34,6 +36,8 @@ pub(crate) struct Queue {
     pub(crate) bytes: usize,
     /// Somebody is at work on a group that is no longer in `groups`: the writer, or one who waits for it.
     pub(crate) busy: bool,
+    /// The last group was of several changes, or others came while it was written: the writer has enough to do.
+    pub(crate) crowded: bool,
     /// When what was written must be synced, and the file: for batched durability.
     pub(crate) due: Option<(Instant, Arc<dyn StoredFile>)>,
     /// The last event known to be synced.
@@ -51,31 +55,24 @@ impl Queue {
     }
 }
 
-/// Whether a group is done, and who waits for that.
+/// Whether a group is done. Those who wait for it are woken all at once.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
-    result: Mutex<Option<Result<(), Arc<str>>>>,
-    changed: Condvar,
+    result: OnceLock<Result<(), Arc<str>>>,
 }
 
 impl Done {
+    /// Only the first result counts.
     pub(crate) fn set(&self, result: Result<(), Arc<str>>) {
-        *self.result.lock() = Some(result);
-        self.changed.notify_all();
+        let _ = self.result.set(result);
     }
 
     fn is_set(&self) -> bool {
-        self.result.lock().is_some()
+        self.result.get().is_some()
     }
 
     fn wait(&self) -> Result<(), Arc<str>> {
-        let mut result = self.result.lock();
-        loop {
-            match &*result {
-                Some(result) => return result.clone(),
-                None => self.changed.wait(&mut result),
-            }
-        }
+        self.result.wait().clone()
     }
 }
 
@@ -100,9 +97,8 @@ impl Ticket {
     }
 
     /// The same of a change of which the writer was not told.
-    pub(crate) fn untold(mut self, core: &Arc<Core>) -> Self {
-        self.untold = self.waits_for.is_some().then(|| Arc::clone(core));
-        self
+    pub(crate) fn untold(seq: u64, done: Arc<Done>, core: &Arc<Core>) -> Self {
+        Self { waits_for: Some((seq, done)), untold: Some(Arc::clone(core)) }
     }
 
     /// Has a change written of which the writer was not told: here, unless somebody is writing.

@@ -124,7 +124,7 @@ fn next(core: &Core) -> Step {
 }
 
 fn write(core: &Core, group: Group) -> Result<(), String> {
-    let Group { file, offset, progress, bytes, records, barrier, done } = group;
+    let Group { file, offset, progress, bytes, records, changes, barrier, done } = group;
     let events = records.len();
     let last = records.last().map(|(record, _)| record.seq);
     let durable = core.queue.lock().synced;
@@ -168,6 +168,7 @@ fn write(core: &Core, group: Group) -> Result<(), String> {
     core.measured.group(events);
     let mut queue = core.queue.lock();
     queue.busy = false;
+    queue.crowded = changes > 1 || !queue.groups.is_empty();
     queue.bytes = queue.bytes.saturating_sub(bytes.len());
     match core.options.durability {
         Durability::Batched(interval) if !synced => {
