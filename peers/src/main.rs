@@ -4,7 +4,9 @@
 //! a slow moment of the machine hits all; medians are printed, and each one's ratio to the first row.
 
 mod contender;
+mod growth;
 mod journal;
+mod open;
 mod plot;
 mod programs;
 mod read;
@@ -23,16 +25,23 @@ type Section = fn(&Path) -> Result<()>;
 
 fn main() -> Result<()> {
     caesium::init();
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 9] = [
         ("append", writers::append),
         ("writers", writers::many),
         ("read", read::all),
+        ("open", open::all),
         ("transition", transition::all),
         ("programs", running::many),
         ("shell", running::shell),
         ("sleeping", running::sleeping),
+        ("growth", growth::all),
     ];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let [child, what] = &wanted[..]
+        && child == open::CHILD
+    {
+        return open::child(Path::new(what));
+    }
     for (name, section) in sections {
         if wanted.is_empty() || wanted.iter().any(|one| one == name) {
             // Not in /tmp: that may be in memory, where durable costs nothing.

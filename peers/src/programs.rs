@@ -203,8 +203,8 @@ impl Drop for Pueue {
 
 /// podman: a container for each program, of an image that holds nothing but a static busybox.
 ///
-/// Storage, state and locks are in a directory of their own. Outside of it are, while it is there, cgroups; and what podman, when
-/// it imports, and runc keep on every machine: `/var/lib/containers/cache` and an empty `/run/runc`.
+/// Storage, state and locks are in a directory of their own. Outside of it are only cgroups, until this is dropped, and what podman
+/// and runc have in one place for all: a cache in `/var/lib/containers`, and `/run/runc`, empty again.
 pub(crate) struct Podman {
     dir: PathBuf,
     cgroup: String,
@@ -236,12 +236,13 @@ impl Podman {
         for (option, place) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.arg(option).arg(self.dir.join(place));
         }
-        // Whatever there is to mount and whoever starts services here.
+        // As any machine can: some have no overlay file system, some no systemd.
         command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
         command
     }
 
-    /// Runs one, to its end. Without a network, a filter of system calls, and limits that only somebody with more rights may raise.
+    /// Runs one, to its end. It gets no network and no filter of system calls; its limits are set because podman's own are higher than
+    /// what may be set everywhere.
     pub(crate) fn run(&self) -> Result<()> {
         let mut command = self.command();
         command.args(["run", "--rm", "--runtime", "runc", "--network", "none"]);

@@ -3,6 +3,7 @@
 //! Nothing is written here. What has to be written before the next event can
 //! be is handed over as a [`Mend`].
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use super::create::Segment;
@@ -12,7 +13,7 @@ use super::segment::{
 use crate::atom::Known;
 use crate::journal::codec;
 use crate::journal::frame::{self, Flaw, HEADER_BYTES, Header, Kind, MAGIC};
-use crate::journal::storage::Storage;
+use crate::journal::storage::{Storage, StoredFile};
 use crate::journal::{JournalError, Record, View, error};
 
 /// The unit that a disk writes whole or not at all, at the least.
@@ -75,11 +76,11 @@ pub(crate) fn recover(storage: &dyn Storage, first: u64) -> Result<Recovered, Jo
     let len = file.len().map_err(|e| error::io("cannot read segment", path.clone(), e))?;
     let too_large = || Spot { path: path.clone(), offset: 0, seq: None }.damaged("too large");
     let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_large())?];
-    let read = file
-        .read_at(&mut bytes, 0)
+    let (read, data) = read_data(&*file, &mut bytes)
         .map_err(|e| error::io("cannot read segment", path.clone(), e))?;
     bytes.truncate(read);
     let mut scan = Scan::preface(&bytes, path, first)?;
+    scan.know_zeros(&data);
     scan.events()?;
     scan.must_be_newest()?;
     let segment = Segment { name, file, first, layout: scan.layout, start: scan.start as u64 };
@@ -96,11 +97,40 @@ pub(crate) fn recover(storage: &dyn Storage, first: u64) -> Result<Recovered, Jo
     })
 }
 
+/// How much is read at a time.
+const PIECE: usize = 128 << 10;
+
+/// Reads a file into `bytes`, which are zeros. Most of a segment with many atoms is zeros: those are compared, and
+/// not copied, so that they take no memory. Gives how many bytes the file has, and where those are that are not zeros.
+fn read_data(
+    file: &dyn StoredFile,
+    bytes: &mut [u8],
+) -> std::io::Result<(usize, Vec<Range<usize>>)> {
+    let mut piece = vec![0; PIECE.min(bytes.len())];
+    let (mut at, mut data) = (0, Vec::new());
+    while at < bytes.len() {
+        let wanted = piece.len().min(bytes.len() - at);
+        let read = file.read_at(&mut piece[..wanted], at as u64)?;
+        let found = &piece[..read];
+        if !segment::is_zero(found) {
+            bytes[at..at + read].copy_from_slice(found);
+            data.push(at..at + read);
+        }
+        at += read;
+        if read < wanted {
+            break;
+        }
+    }
+    Ok((at, data))
+}
+
 /// One pass over the bytes of a segment.
 #[derive(Debug)]
 pub(crate) struct Scan<'a> {
     /// What is for frames.
     bytes: &'a [u8],
+    /// From here on they are zeros, as far as that is known.
+    zeros_from: usize,
     path: PathBuf,
     first: u64,
     layout: Layout,
@@ -141,6 +171,7 @@ impl<'a> Scan<'a> {
     ) -> Result<Self, JournalError> {
         let mut scan = Self {
             bytes,
+            zeros_from: bytes.len(),
             path,
             first,
             layout: Layout::plain(length),
@@ -173,6 +204,7 @@ impl<'a> Scan<'a> {
         };
         let at = |offset: u64| usize::try_from(offset).ok();
         scan.bytes = bytes.get(..at(layout.end).unwrap_or(usize::MAX)).unwrap_or(bytes);
+        scan.zeros_from = scan.bytes.len();
         let progress = layout.progress.and_then(at).and_then(|at| bytes.get(at..));
         scan.progress = progress.and_then(segment::read_progress);
         scan.layout = layout;
@@ -217,8 +249,23 @@ impl<'a> Scan<'a> {
         Ok(scan)
     }
 
+    /// Tells where the bytes are that are not zeros.
+    fn know_zeros(&mut self, data: &[Range<usize>]) {
+        let end = |data: &Range<usize>| {
+            let bytes = self.bytes.get(data.start..data.end.min(self.bytes.len()))?;
+            let used = segment::used(bytes);
+            (used > 0).then_some(data.start + used)
+        };
+        self.zeros_from = data.iter().rev().find_map(end).unwrap_or(0);
+    }
+
     fn rest(&self) -> &'a [u8] {
         &self.bytes[self.offset..]
+    }
+
+    /// What of the rest is not known to be zeros.
+    fn written(&self) -> &'a [u8] {
+        &self.bytes[self.offset..self.zeros_from.max(self.offset)]
     }
 
     fn spot(&self, seq: Option<u64>) -> Spot {
@@ -234,7 +281,7 @@ impl<'a> Scan<'a> {
         loop {
             match frame::decode(self.rest()) {
                 Ok((header, payload)) => self.frame(header, payload)?,
-                Err(flaw) if segment::is_zero(self.rest()) => {
+                Err(flaw) if segment::is_zero(self.written()) => {
                     // Flaws of zeros need no telling apart.
                     let _ = flaw;
                     break;
@@ -377,7 +424,7 @@ impl<'a> Scan<'a> {
     /// Decides about bytes that are no frame: the torn last write of an unclean end, or damage.
     fn torn(&mut self, flaw: Flaw) -> Result<(), JournalError> {
         let rest = self.rest();
-        let used = segment::used(rest);
+        let used = segment::used(self.written());
         let mut then_mark = None;
         if let Some((footer_crc, _)) = self.footer {
             // After a footer nothing is written before the mark is durable, so
