@@ -18,6 +18,7 @@
 
 mod child;
 mod clone;
+mod idle;
 mod lent;
 mod memory;
 mod plan;
@@ -33,6 +34,7 @@ mod wait;
 mod waiting;
 mod word;
 
+pub(super) use idle::{Idle, idle};
 pub(super) use plan::Plan;
 pub(super) use reaping::{Heard, Reaping, fork_under_reaper};
 pub(super) use sys::ignored_signals;

@@ -1,7 +1,11 @@
 //! Where cgroups can be made for a store, and making them.
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::files;
@@ -27,7 +31,7 @@ pub(in crate::driver::process) struct Cgroups {
 impl Cgroups {
     /// Looks for them, below this process's own cgroup in each hierarchy.
     ///
-    /// Makes one in each, has a child moved into it, and kills the child. Whatever
+    /// Makes one in each, has a child join it, and kills the child. Whatever
     /// refuses any of that is not used. Nothing of it is left. `store_name` has to
     /// be one that no other store has, and a part of a file name.
     ///
@@ -40,21 +44,29 @@ impl Cgroups {
             if all.is_empty() {
                 return Ok(Vec::new());
             }
-            let subject = Subject::start()?;
-            let (mut usable, mut tried) = (Vec::new(), Vec::new());
-            for mut hierarchy in all {
-                hierarchy.settle(&store_dir, LEAF);
+            let tried: Vec<(Hierarchy, io::Result<PathBuf>)> = all
+                .into_iter()
+                .map(|mut hierarchy| {
+                    hierarchy.settle(&store_dir, LEAF);
+                    let made = StoreGroup::new(hierarchy.clone(), &store_dir).make_dir(TRIAL);
+                    (hierarchy, made)
+                })
+                .collect();
+            let (into, joins) = places(&tried);
+            let subject = Subject::start(into.as_ref().map(AsFd::as_fd), &joins)?;
+            let (mut usable, mut stores) = (Vec::new(), Vec::new());
+            for (hierarchy, made) in tried {
                 let store = hierarchy.base.join(&store_dir);
-                match try_out(hierarchy, &store_dir, &subject) {
+                match made.and_then(|dir| try_out(hierarchy, &dir, &store_dir, &subject)) {
                     Ok(store) => usable.push(store),
                     Err(error) => {
                         tracing::debug!(cgroup = %store.display(), %error, "no cgroup can be made here");
                     }
                 }
-                tried.push(store);
+                stores.push(store);
             }
             drop(subject);
-            for store in tried {
+            for store in stores {
                 if let Err(error) = files::remove_tree(&store.join(TRIAL)) {
                     tracing::warn!(cgroup = %store.display(), %error, "a trial is left behind");
                 }
@@ -243,11 +255,34 @@ impl Cgroups {
 /// The cgroup that the trial is made in.
 const TRIAL: &str = "trial";
 
-/// Tries a hierarchy out with a child.
-fn try_out(mut hierarchy: Hierarchy, store_dir: &str, subject: &Subject) -> io::Result<StoreGroup> {
-    let dir = StoreGroup::new(hierarchy.clone(), store_dir).make_dir(TRIAL)?;
-    files::write(&dir.join("cgroup.procs"), &subject.pid().to_string())?;
-    if files::members(&dir)? != [subject.pid()] {
+/// Where a child is born, and what it writes itself into, to be in all of them.
+fn places(tried: &[(Hierarchy, io::Result<PathBuf>)]) -> (Option<File>, Vec<CString>) {
+    let (mut into, mut joins) = (None, Vec::new());
+    for (hierarchy, made) in tried {
+        let Ok(dir) = made else { continue };
+        match hierarchy.kind {
+            Kind::V2 { .. } => into = File::open(dir).ok(),
+            Kind::V1(_) => {
+                joins.extend(CString::new(dir.join("tasks").into_os_string().into_vec()));
+            }
+        }
+    }
+    (into, joins)
+}
+
+/// Tries a hierarchy out with a child that should be in it.
+fn try_out(
+    mut hierarchy: Hierarchy,
+    dir: &Path,
+    store_dir: &str,
+    subject: &Subject,
+) -> io::Result<StoreGroup> {
+    let pid = subject.pid();
+    if files::members(dir)? != [pid] {
+        // It could not be born there: an older kernel, or a sandbox.
+        files::write(&dir.join("cgroup.procs"), &pid.to_string())?;
+    }
+    if files::members(dir)? != [pid] {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a process that joined it is not listed in it",

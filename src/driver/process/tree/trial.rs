@@ -1,47 +1,26 @@
 //! A process to try cgroups with.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
-    waitid,
-};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+
+use crate::driver::process::fork::{Idle, idle};
 
 /// A child that does nothing until it is killed, or until this process is gone.
 #[derive(Debug)]
-pub(super) struct Subject {
-    pid: Pid,
-    /// Its end tells the child to go.
-    _alive: OwnedFd,
-}
+pub(super) struct Subject(Idle);
 
 impl Subject {
-    pub(super) fn start() -> io::Result<Self> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (read_raw, write_raw) = (read.as_raw_fd(), write.as_raw_fd());
-        // SAFETY: the child calls nothing but close, read and _exit, which are
-        // async-signal-safe, on descriptors and a buffer of its own copy.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            let mut byte = 0_u8;
-            // SAFETY: as above; the buffer is valid for the one byte that is read.
-            unsafe {
-                libc::close(write_raw);
-                libc::read(read_raw, (&raw mut byte).cast(), 1);
-                libc::_exit(0);
-            }
-        }
-        let pid = match pid {
-            -1 => return Err(io::Error::last_os_error()),
-            pid => Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?,
-        };
-        Ok(Self { pid, _alive: write })
+    /// Starts it where an atom's child would be: born in a cgroup of version 2, and written by itself into the files of
+    /// others. A process that is moved by another one holds up every fork of the machine, and that takes milliseconds.
+    pub(super) fn start(into: Option<BorrowedFd<'_>>, joins: &[CString]) -> io::Result<Self> {
+        idle(into, joins).map(Self)
     }
 
     pub(super) fn pid(&self) -> u32 {
-        self.pid.as_raw_nonzero().get().cast_unsigned()
+        self.0.pid
     }
 
     /// Whether something else than its own [`Drop`] has killed it.
@@ -52,7 +31,7 @@ impl Subject {
 
     fn wait(&self, options: WaitIdOptions) -> Option<WaitIdStatus> {
         loop {
-            match waitid(WaitId::Pid(self.pid), options) {
+            match waitid(WaitId::PidFd(self.0.pidfd.as_fd()), options) {
                 Err(rustix::io::Errno::INTR) => {}
                 result => return result.ok().flatten(),
             }
@@ -62,10 +41,7 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        // A child that nobody has waited for: the number is its own.
-        if let Ok(pidfd) = pidfd_open(self.pid, PidfdFlags::empty()) {
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-        }
+        let _ = pidfd_send_signal(&self.0.pidfd, Signal::KILL);
         self.wait(WaitIdOptions::EXITED);
     }
 }

@@ -40,7 +40,7 @@ fn what_a_group_costs() {
         let mut hierarchies = 0;
         for _ in 0..rounds {
             let group = timed(create, || cgroups.create(AtomId::new(), &limits).unwrap());
-            let subject = Subject::start().unwrap();
+            let subject = Subject::start(None, &[]).unwrap();
             let files = group.join_files();
             hierarchies = files.len();
             timed(join, || {
