@@ -25,7 +25,7 @@ type Section = fn(&Path) -> Result<()>;
 
 fn main() -> Result<()> {
     caesium::init();
-    let sections: [(&str, Section); 9] = [
+    let sections: [(&str, Section); 10] = [
         ("append", writers::append),
         ("writers", writers::many),
         ("read", read::all),
@@ -33,6 +33,7 @@ fn main() -> Result<()> {
         ("transition", transition::all),
         ("programs", running::many),
         ("shell", running::shell),
+        ("containers", running::containers),
         ("sleeping", running::sleeping),
         ("growth", growth::all),
     ];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -42,44 +42,23 @@ pub(crate) fn many(dir: &Path) -> Result<()> {
 
 /// The command line, one program at a time.
 pub(crate) fn shell(dir: &Path) -> Result<()> {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/caesium");
-    if !program.is_file() {
-        return Err(format!("no {}: run `cargo build --release` first", program.display()).into());
-    }
-    let run = |store: &Path| {
-        let mut command = Command::new(&program);
-        command.arg("--store").arg(store).args(["run", "--", "true"]);
-        command
-    };
+    let program = program()?;
     // A store with a long history.
     let (warm, long) = (dir.join("warm"), dir.join("long"));
     let engine = caesium::ProcessEngine::open(&long)?;
     engine.close()?;
     fill(&long)?;
-    let (tsp, pueue) = (
-        is_there("tsp").then(|| TaskSpooler::new(dir)).transpose()?,
-        is_there("pueue").then(|| Pueue::new(dir, WIDTH)).transpose()?,
-    );
-    let podman = ["podman", "runc", "busybox"].into_iter().all(is_there).then(|| Podman::new(dir));
-    let podman = podman.and_then(|podman| {
-        podman.inspect_err(|error| println!("SKIP podman: it does not work here: {error}")).ok()
-    });
+    let tsp = is_there("tsp").then(|| TaskSpooler::new(dir)).transpose()?;
     let mut fresh = 0;
     let mut ways: Vec<(String, Way<'_>)> = vec![
-        (
-            "sh -c true".into(),
-            Box::new(|| checked(Command::new("sh").args(["-c", "true"])).map(drop)),
-        ),
-        ("caesium run -- true".into(), Box::new(|| checked(&mut run(&warm)).map(drop))),
-        (
-            format!("caesium run -- true, {HISTORY} events of history"),
-            Box::new(|| checked(&mut run(&long)).map(drop)),
-        ),
+        sh(),
+        ("caesium run -- true".into(), run(&program, warm)),
+        (format!("caesium run -- true, {HISTORY} events of history"), run(&program, long)),
         (
             "caesium run -- true, a new store and keeper each".into(),
             Box::new(|| {
                 fresh += 1;
-                checked(&mut run(&dir.join(format!("new{fresh}")))).map(drop)
+                run(&program, dir.join(format!("new{fresh}")))()
             }),
         ),
     ];
@@ -87,6 +66,18 @@ pub(crate) fn shell(dir: &Path) -> Result<()> {
         let add = || checked(tsp.command().args(["-nf", "true"])).map(drop);
         ways.push(("tsp -nf true".into(), Box::new(add)));
     }
+    times("From a shell, one after the other", &mut ways)
+}
+
+/// The same with those that are slower by far, and hold up whoever has the next turn.
+pub(crate) fn containers(dir: &Path) -> Result<()> {
+    let program = program()?;
+    let pueue = is_there("pueue").then(|| Pueue::new(dir, WIDTH)).transpose()?;
+    let podman = ["podman", "runc", "busybox"].into_iter().all(is_there).then(|| Podman::new(dir));
+    let podman = podman.and_then(|podman| {
+        podman.inspect_err(|error| println!("SKIP podman: it does not work here: {error}")).ok()
+    });
+    let mut ways = vec![sh(), ("caesium run -- true".into(), run(&program, dir.join("warm")))];
     if let Some(pueue) = &pueue {
         ways.push((
             "pueue add, pueue wait".into(),
@@ -99,7 +90,29 @@ pub(crate) fn shell(dir: &Path) -> Result<()> {
     if let Some(podman) = &podman {
         ways.push((format!("podman run --rm {PROGRAM}"), Box::new(|| podman.run())));
     }
-    times("From a shell, one after the other", &mut ways)
+    times("From a shell, beside daemons and containers", &mut ways)
+}
+
+/// Our command line.
+fn program() -> Result<PathBuf> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/caesium");
+    if !program.is_file() {
+        return Err(format!("no {}: run `cargo build --release` first", program.display()).into());
+    }
+    Ok(program)
+}
+
+fn sh() -> (String, Way<'static>) {
+    let sh = || checked(Command::new("sh").args(["-c", "true"])).map(drop);
+    ("sh -c true".into(), Box::new(sh))
+}
+
+fn run(program: &Path, store: PathBuf) -> Way<'static> {
+    let program = program.to_owned();
+    Box::new(move || {
+        let mut command = Command::new(&program);
+        checked(command.arg("--store").arg(&store).args(["run", "--", "true"])).map(drop)
+    })
 }
 
 const HISTORY: usize = 1_000_000;
