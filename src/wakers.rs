@@ -1,6 +1,7 @@
 //! Those who are woken instead of blocking.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,10 +48,17 @@ impl Wakers {
     }
 }
 
-/// Wakes them.
+/// Wakes them, all of them also when one of them panics; then this does.
 pub(crate) fn wake(wakers: Vec<Waker>) {
+    let mut panicked = None;
     for waker in wakers {
-        waker.wake();
+        let woken = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        panicked = panicked.or(woken.err());
+    }
+    if let Some(panicked) = panicked
+        && !thread::panicking()
+    {
+        resume_unwind(panicked);
     }
 }
 
@@ -134,6 +142,20 @@ mod tests {
         wakers.remove(key.unwrap());
         assert!(wakers.is_empty());
         assert_eq!(Arc::strong_count(&count), 2, "nothing is kept of one who has gone");
+    }
+
+    #[test]
+    fn one_that_panics_keeps_no_other_from_being_woken() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("as the test wants it");
+            }
+        }
+        let count = Arc::<Count>::default();
+        let all = vec![Arc::new(Panics).into(), Waker::from(Arc::clone(&count))];
+        assert!(catch_unwind(AssertUnwindSafe(|| wake(all))).is_err());
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]

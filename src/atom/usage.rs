@@ -19,7 +19,8 @@ pub struct Usage {
     /// CPU time in the kernel.
     #[serde(with = "crate::text::duration")]
     pub system: Duration,
-    /// The largest resident set of one process, in bytes; where its parent told.
+    /// The largest resident set of one process, in bytes; where its parent told. Linux counts in what the process that started it
+    /// had at its most: it is never less than that of the keeper, or of a host that supervises by itself.
     pub max_rss: Option<u64>,
     /// Bytes read from storage, where a cgroup tells.
     pub read_bytes: Option<u64>,

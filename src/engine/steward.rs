@@ -101,13 +101,22 @@ impl<D: Driver> Work<D> {
     /// journaled last; who would wait anyway writes it here.
     fn next(&mut self, inbox: &Receiver<Input>) -> Result<Input, RecvTimeoutError> {
         if let Ok(input) = inbox.try_recv() {
-            self.last.as_mut().map(Ticket::tell);
+            self.tell_last();
             return Ok(input);
         }
-        self.last.as_mut().map(Ticket::write);
+        if let Some(last) = &mut self.last {
+            last.write();
+        }
         match self.due.first() {
             None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some((due, _)) => inbox.recv_timeout(due.saturating_since(now())),
+        }
+    }
+
+    /// Has the journal's writer write what was journaled last.
+    fn tell_last(&mut self) {
+        if let Some(last) = &mut self.last {
+            last.tell();
         }
     }
 
@@ -297,6 +306,8 @@ impl<D: Driver> Work<D> {
     fn retry_due(&mut self) {
         while let Some((due, id)) = self.due.first().copied().filter(|(due, _)| *due <= now()) {
             self.due.remove(&(due, id));
+            // Making a retry takes its time.
+            self.tell_last();
             let atom = self.decided(id);
             let Some(planned) = atom.as_ref().and_then(Atom::planned_retry) else { continue };
             if self.residue.contains(&planned.id) {

@@ -21,7 +21,7 @@ use super::wal::segment::{FIXED_ROOM, FOOTER_BYTES, OPENED_BYTES};
 /// The shared part of a journal.
 ///
 /// Locks are taken in this order, and never the other way round:
-/// `decided`, then `queue` or `visible` or `catalog`. The writer takes the
+/// `decided`, then `queue` or `visible` or `catalog`. Whoever writes takes the
 /// latter three, one at a time.
 #[derive(Debug)]
 pub(crate) struct Core {

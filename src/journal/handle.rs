@@ -166,7 +166,7 @@ impl Journal {
     /// many make changes at a time it is the same as [`change`](Self::change).
     ///
     /// A ticket that is dropped is told to the writer; one that is held without waiting holds the change up, until
-    /// somebody makes another one. Those who wait for the atoms are woken by the thread that writes.
+    /// somebody makes another one that is told or waited for. Those who wait for the atoms are woken by the thread that writes.
     ///
     /// # Errors
     ///

@@ -103,7 +103,9 @@ impl Ticket {
 
     /// Has a change written of which the writer was not told: here, unless somebody is writing.
     pub(crate) fn write(&mut self) {
-        if let Some(core) = self.untold.take() {
+        if let (Some(core), Some((_, done))) = (self.untold.take(), &self.waits_for)
+            && !done.is_set()
+        {
             writer::write_here(&core);
         }
     }

@@ -69,20 +69,23 @@ pub(crate) fn write_here(core: &Core) {
         queue.groups.pop_front()
     };
     let Some(group) = group else { return };
-    let _turn = Turn { core, done: Arc::clone(&group.done) };
+    let mut turn = Turn { core, done: Arc::clone(&group.done), finished: false };
     take(core, Step::Write(group));
+    turn.finished = true;
 }
 
 /// The turn of one who writes and is not the writer.
 struct Turn<'a> {
     core: &'a Core,
     done: Arc<Done>,
+    /// It did not panic.
+    finished: bool,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            // Somebody's waker did. Nobody may wait for ever for what this thread was to do.
+        if !self.finished {
+            // Somebody's waker panicked. Nobody may wait for ever for what this thread was to do.
             self.done.set(Err(self.core.poison("a thread panicked while it wrote")));
             self.core.queue.lock().busy = false;
             self.core.room.notify_all();
@@ -249,5 +252,44 @@ mod tests {
         assert!(matches!(second.wait(), Err(JournalError::InDoubt { .. })));
         assert!(matches!(queue(3), Err(JournalError::Poisoned { .. })));
         core.drain().unwrap_err();
+    }
+
+    /// Waits for its ticket when it is dropped, as an engine does for what it stops.
+    struct WaitsAtItsEnd(Option<crate::journal::Ticket>);
+
+    impl Drop for WaitsAtItsEnd {
+        fn drop(&mut self) {
+            self.0.take().unwrap().wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn whoever_writes_while_it_unwinds_harms_nobody() {
+        let journal = crate::journal::Journal::open(
+            Arc::new(crate::journal::storage::MemoryStorage::new()),
+            Arc::new(crate::journal::MemoryHistory::new()),
+            JournalOptions::default(),
+        );
+        let (journal, _) = journal.unwrap();
+        let create = |number: u8| {
+            let creation = Creation {
+                engine: "test".into(),
+                spec: Arc::new(AtomSpec::command("true")),
+                attempt: 1,
+                retry_of: None,
+            };
+            let (atom, created) = (AtomId::from_bytes([number; 16]), Fact::Created(creation));
+            let append = |draft: &mut crate::journal::Draft<'_>| {
+                draft.append(atom, Timestamp::default(), created).map(drop)
+            };
+            journal.change_lazily(append).unwrap().1
+        };
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _waits = WaitsAtItsEnd(Some(create(1)));
+            panic!("as the test wants it");
+        }));
+        assert!(panicked.is_err());
+        create(2).wait().unwrap();
+        journal.close().unwrap();
     }
 }

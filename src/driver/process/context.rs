@@ -130,3 +130,55 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(atoms: &tempfile::TempDir) -> Context {
+        let place = Place::here().unwrap();
+        let mailbox = Arc::new(Mailbox::new().unwrap());
+        Context::new(atoms.path().to_owned(), false, place, mailbox)
+    }
+
+    /// An atom that was prepared, and has ended.
+    fn ended(context: &Context) -> AtomDir {
+        let atom = AtomId::new();
+        context.prepare(atom, &AtomSpec::command("true")).unwrap();
+        drop(context.take_prepared(atom));
+        context.forget_log(atom);
+        let dir = context.dir(atom);
+        dir.put_fifos_away(true);
+        dir
+    }
+
+    #[test]
+    fn the_next_atom_has_the_files_of_one_that_is_gone() {
+        let atoms = tempfile::tempdir().unwrap();
+        let context = context(&atoms);
+        let dir = ended(&context);
+        assert!(dir.path().join("out").exists());
+        dir.put_away();
+        assert!(!dir.path().exists());
+        let next = ended(&context);
+        assert!(next.path().join("out").exists() && next.path().join("err").exists());
+        context.close();
+        assert!(!next.path().join("out").exists(), "who kept them takes them away");
+    }
+
+    #[test]
+    fn files_that_were_removed_meanwhile_are_not_counted_upon() {
+        let atoms = tempfile::tempdir().unwrap();
+        let context = context(&atoms);
+        let dir = ended(&context);
+        // As for whom another host asks again.
+        dir.remove_fifos();
+        dir.put_away();
+        ended(&context).put_away();
+        // And by somebody else.
+        let dir = ended(&context);
+        std::fs::remove_file(dir.path().join("err")).unwrap();
+        dir.put_away();
+        ended(&context);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! | name | what |
 //! |---|---|
-//! | `out`, `err` | the FIFOs that it prints to |
+//! | `out`, `err` | the FIFOs that it prints to; they may stay when it has ended, for the next atom |
 //! | `in` | the FIFO that it reads, until somebody ends that |
 //! | `log.N` | what it printed |
 //! | `prepared` or `spawned` | how far its run has come ([`Marker`]) |
@@ -224,6 +224,9 @@ impl AtomDir {
 
     /// Takes away what only a live atom needs.
     pub(super) fn remove_fifos(&self) {
+        if let Some(spares) = &self.spares {
+            spares.take_drained(self.atom);
+        }
         self.remove_stdin();
         for stream in Stream::ALL {
             // A FIFO that stays does no harm: the directory goes with the atom.
@@ -254,27 +257,34 @@ impl AtomDir {
         // A reaper has the marker open itself: what it writes must not come into another atom's.
         let kept = self.spares.as_ref().is_some_and(|spares| {
             let fifos = spares.take_drained(self.atom);
-            self.marker().reaper().is_none()
-                && self.blank(fifos).is_ok()
-                && spares.keep(&self.path, fifos)
+            if self.marker().reaper().is_some() {
+                return false;
+            }
+            self.blank(fifos).is_ok_and(|fifos| spares.keep(&self.path, fifos))
         });
         if !kept {
             self.remove();
         }
     }
 
-    /// Leaves nothing in it but a blank marker, and the FIFOs if they may stay.
-    fn blank(&self, fifos: bool) -> io::Result<()> {
+    /// Leaves nothing in it but a blank marker, and the FIFOs if they may stay; whether both have.
+    fn blank(&self, fifos: bool) -> io::Result<bool> {
         self.marker().blank()?;
+        let mut stayed = 0;
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
-            let stays = Marker::is_new(&name) || fifos && FIFOS.iter().any(|fifo| name == *fifo);
-            if !stays {
+            if fifos && FIFOS.iter().any(|fifo| name == *fifo) {
+                stayed += 1;
+            } else if !Marker::is_new(&name) {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(())
+        let both = stayed == FIFOS.len();
+        if !both {
+            self.remove_fifos();
+        }
+        Ok(both)
     }
 
     /// Removes it with everything in it.

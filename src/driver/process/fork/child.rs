@@ -66,6 +66,10 @@ pub(super) fn run(setup: &Setup) -> Infallible {
             }
             // From here on it may have run, for whoever finds it when both its keeper and its host are gone.
             sign.put(1);
+            // Before Linux 5.16 whoever dumps its core takes all with it who share its memory.
+            if setup.shares && sys::take_core_signal() {
+                sys::kill_self();
+            }
             sys::unblock_signals();
             let errno = sys::execute(&setup.plan.program, &setup.plan.argv, &setup.plan.envp);
             sign.put(0);

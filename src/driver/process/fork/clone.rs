@@ -9,6 +9,9 @@ use std::ptr;
 use super::lent::Stack;
 use super::raw::{Errno, call};
 
+/// Whether a child can share this process's memory here: the call is written for this machine.
+pub(super) const CAN_SHARE: bool = cfg!(target_arch = "x86_64");
+
 /// Forks this process, which may have threads; gives the child's pid and pidfd. With `into`, the directory of a cgroup of
 /// version 2, the child is born there (Linux 5.7).
 ///

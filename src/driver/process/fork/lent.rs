@@ -65,6 +65,7 @@ impl Stack {
         }
     }
 
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing shares memory"))]
     /// Where it begins, its lowest address, and how many bytes it has, as clone3(2) wants it.
     pub(super) fn range(&self) -> (u64, u64) {
         (self.lowest as u64, STACK_BYTES as u64)

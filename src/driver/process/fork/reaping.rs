@@ -13,7 +13,6 @@ use super::super::spawn::{Failure, Streams};
 use super::clone;
 use super::plan::Plan;
 use super::reaper::{self, Duty};
-
 use super::waiting::{Join, Prepared, Waiting, no_fork, pair};
 use super::word::{WORD_BYTES, Word};
 

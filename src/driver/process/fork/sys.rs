@@ -1,5 +1,5 @@
-//! The system calls that a child may make: each allocates nothing, takes no lock, and goes past the C library, which would
-//! write into the memory of a parent that shares it.
+//! The system calls that a child may make: each allocates nothing, takes no lock, and goes past the C library (on x86-64, where a
+//! child may share its parent's memory), which would write into that.
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
@@ -53,7 +53,7 @@ pub(super) fn default_action(signal: i32) {
 
 /// Sets what a signal does: its default, or nothing.
 fn set_action(signal: i32, handler: libc::sighandler_t) {
-    // As the kernel has it, at least: the handler first, then flags, restorer and mask in one order or another.
+    // As the kernel has it, at least: the handler first (not so on MIPS), then flags, restorer and mask in one order or another.
     let action: [usize; 8] = [handler, 0, 0, 0, 0, 0, 0, 0];
     let new = action.as_ptr().expose_provenance();
     // SAFETY: the action is no function, and larger than every machine's; the old one is not asked for.
@@ -104,6 +104,40 @@ pub(super) fn unblock_signals() {
         let args = [arg(libc::SIG_SETMASK), set, 0, size_of::<SignalSet>()];
         call(libc::SYS_rt_sigprocmask, args)
     };
+}
+
+/// Takes one signal that waits to be delivered and would dump the core; whether there was one.
+pub(super) fn take_core_signal() -> bool {
+    // signal(7).
+    const DUMP: [i32; 10] = [
+        libc::SIGABRT,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGQUIT,
+        libc::SIGSEGV,
+        libc::SIGSYS,
+        libc::SIGTRAP,
+        libc::SIGXCPU,
+        libc::SIGXFSZ,
+    ];
+    let set: SignalSet = DUMP.iter().fold(0, |set, signal| set | bit(*signal));
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let (set, time) =
+        ((&raw const set).expose_provenance(), (&raw const at_once).expose_provenance());
+    // SAFETY: set and time are valid for reads; what is known of the signal is not asked for.
+    let taken = unsafe { call(libc::SYS_rt_sigtimedwait, [set, 0, time, size_of::<SignalSet>()]) };
+    taken.is_ok()
+}
+
+/// Ends this process as if somebody had killed it.
+pub(super) fn kill_self() -> ! {
+    // SAFETY: numbers; the process is this one.
+    let _ = unsafe {
+        let own = call(libc::SYS_getpid, []).unwrap_or_default();
+        call(libc::SYS_kill, [own, arg(libc::SIGKILL)])
+    };
+    exit(1)
 }
 
 /// Makes `to` a copy of `from` that an execution leaves open. They must differ.

@@ -135,9 +135,9 @@ pub(in crate::driver::process) fn fork(
 /// What was opened and built for a child before it is made.
 pub(super) struct Prepared {
     pub(super) lent: Lent,
-    /// The child's, by the numbers that it was told.
+    /// The child's, which it knows by their numbers: they stay until it is there.
     pub(super) marker: OwnedFd,
-    _others: [OwnedFd; 4],
+    _childs: [OwnedFd; 4],
 }
 
 impl Prepared {
@@ -174,8 +174,8 @@ impl Prepared {
             shares: false,
             born: false,
         };
-        let _others = [stdin, stdout, stderr, theirs];
-        Ok(Self { lent: Lent::new(ours, setup), marker, _others })
+        let _childs = [stdin, stdout, stderr, theirs];
+        Ok(Self { lent: Lent::new(ours, setup), marker, _childs })
     }
 
     pub(super) fn waiting(self, pid: u32, pidfd: OwnedFd) -> Waiting {

@@ -52,20 +52,9 @@ impl Cgroups {
                     (hierarchy, made)
                 })
                 .collect();
-            let (into, joins) = places(&tried);
-            let subject = Subject::start(into.as_ref().map(AsFd::as_fd), &joins)?;
-            let (mut usable, mut stores) = (Vec::new(), Vec::new());
-            for (hierarchy, made) in tried {
-                let store = hierarchy.base.join(&store_dir);
-                match made.and_then(|dir| try_out(hierarchy, &dir, &store_dir, &subject)) {
-                    Ok(store) => usable.push(store),
-                    Err(error) => {
-                        tracing::debug!(cgroup = %store.display(), %error, "no cgroup can be made here");
-                    }
-                }
-                stores.push(store);
-            }
-            drop(subject);
+            let stores: Vec<PathBuf> =
+                tried.iter().map(|(hierarchy, _)| hierarchy.base.join(&store_dir)).collect();
+            let usable = try_all(tried, &store_dir);
             for store in stores {
                 if let Err(error) = files::remove_tree(&store.join(TRIAL)) {
                     tracing::warn!(cgroup = %store.display(), %error, "a trial is left behind");
@@ -73,7 +62,7 @@ impl Cgroups {
                 // Not when atoms of an earlier keeper are in it.
                 drop(fs::remove_dir(&store));
             }
-            Ok(usable)
+            usable
         });
         let stores = found.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot find out which cgroups there are");
@@ -254,6 +243,26 @@ impl Cgroups {
 
 /// The cgroup that the trial is made in.
 const TRIAL: &str = "trial";
+
+/// Tries them out, with one child in all of them.
+fn try_all(
+    tried: Vec<(Hierarchy, io::Result<PathBuf>)>,
+    store_dir: &str,
+) -> io::Result<Vec<StoreGroup>> {
+    let (into, joins) = places(&tried);
+    let subject = Subject::start(into.as_ref().map(AsFd::as_fd), &joins)?;
+    let mut usable = Vec::new();
+    for (hierarchy, made) in tried {
+        let store = hierarchy.base.join(store_dir);
+        match made.and_then(|dir| try_out(hierarchy, &dir, store_dir, &subject)) {
+            Ok(store) => usable.push(store),
+            Err(error) => {
+                tracing::debug!(cgroup = %store.display(), %error, "no cgroup can be made here");
+            }
+        }
+    }
+    Ok(usable)
+}
 
 /// Where a child is born, and what it writes itself into, to be in all of them.
 fn places(tried: &[(Hierarchy, io::Result<PathBuf>)]) -> (Option<File>, Vec<CString>) {
