@@ -29,6 +29,8 @@ fn host() {
     match role.as_str() {
         "one" => {
             let atom = engine.create(patient(&dir).into()).unwrap();
+            // What was read from the atom and not written yet goes with its host.
+            engine.logs(&LogsRequest::from(atom.id()).follow()).unwrap().next().unwrap().unwrap();
             say(&format!("atom {}", atom.id()));
         }
         "busy" => busy(&engine, &dir),
