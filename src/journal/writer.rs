@@ -212,8 +212,22 @@ mod tests {
 
     use super::*;
     use crate::atom::{AtomId, AtomSpec};
-    use crate::journal::{Creation, Fact, JournalError, JournalOptions};
+    use crate::journal::storage::MemoryStorage;
+    use crate::journal::{
+        Creation, Draft, Fact, Journal, JournalError, JournalOptions, MemoryHistory, Ticket, open,
+    };
     use crate::time::Timestamp;
+
+    fn create(draft: &mut Draft<'_>, number: u8) -> Result<(), JournalError> {
+        let creation = Creation {
+            engine: "test".into(),
+            spec: Arc::new(AtomSpec::command("true")),
+            attempt: 1,
+            retry_of: None,
+        };
+        let atom = AtomId::from_bytes([number; 16]);
+        draft.append(atom, Timestamp::default(), Fact::Created(creation)).map(drop)
+    }
 
     struct Panics;
 
@@ -226,24 +240,10 @@ mod tests {
     /// Whoever writes runs the wakers of others. What one of them does must not leave the rest waiting.
     #[test]
     fn a_waker_that_panics_leaves_nobody_waiting() {
-        let (storage, history) = (
-            Arc::new(crate::journal::storage::MemoryStorage::new()),
-            Arc::new(crate::journal::MemoryHistory::new()),
-        );
-        let (core, _) =
-            crate::journal::open::open(storage, history, JournalOptions::default()).unwrap();
+        let (storage, history) = (Arc::new(MemoryStorage::new()), Arc::new(MemoryHistory::new()));
+        let (core, _) = open::open(storage, history, JournalOptions::default()).unwrap();
         let core = Arc::new(core);
-        let queue = |number: u8| {
-            let creation = Creation {
-                engine: "test".into(),
-                spec: Arc::new(AtomSpec::command("true")),
-                attempt: 1,
-                retry_of: None,
-            };
-            let atom = AtomId::from_bytes([number; 16]);
-            let created = Fact::Created(creation);
-            core.change_lazily(|draft| draft.append(atom, Timestamp::default(), created).map(drop))
-        };
+        let queue = |number| core.change_lazily(|draft| create(draft, number));
         let (first, second) = (queue(1).unwrap().1, queue(2).unwrap().1);
         let waker = Waker::from(Arc::new(Panics));
         assert!(core.visible.poll_event(1, &mut None, &waker).is_pending());
@@ -255,7 +255,7 @@ mod tests {
     }
 
     /// Waits for its ticket when it is dropped, as an engine does for what it stops.
-    struct WaitsAtItsEnd(Option<crate::journal::Ticket>);
+    struct WaitsAtItsEnd(Option<Ticket>);
 
     impl Drop for WaitsAtItsEnd {
         fn drop(&mut self) {
@@ -265,31 +265,19 @@ mod tests {
 
     #[test]
     fn whoever_writes_while_it_unwinds_harms_nobody() {
-        let journal = crate::journal::Journal::open(
-            Arc::new(crate::journal::storage::MemoryStorage::new()),
-            Arc::new(crate::journal::MemoryHistory::new()),
+        let journal = Journal::open(
+            Arc::new(MemoryStorage::new()),
+            Arc::new(MemoryHistory::new()),
             JournalOptions::default(),
         );
         let (journal, _) = journal.unwrap();
-        let create = |number: u8| {
-            let creation = Creation {
-                engine: "test".into(),
-                spec: Arc::new(AtomSpec::command("true")),
-                attempt: 1,
-                retry_of: None,
-            };
-            let (atom, created) = (AtomId::from_bytes([number; 16]), Fact::Created(creation));
-            let append = |draft: &mut crate::journal::Draft<'_>| {
-                draft.append(atom, Timestamp::default(), created).map(drop)
-            };
-            journal.change_lazily(append).unwrap().1
-        };
+        let queue = |number| journal.change_lazily(|draft| create(draft, number)).unwrap().1;
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _waits = WaitsAtItsEnd(Some(create(1)));
+            let _waits = WaitsAtItsEnd(Some(queue(1)));
             panic!("as the test wants it");
         }));
         assert!(panicked.is_err());
-        create(2).wait().unwrap();
+        queue(2).wait().unwrap();
         journal.close().unwrap();
     }
 }
