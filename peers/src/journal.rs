@@ -3,13 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use caesium::Timestamp;
 use caesium::atom::{AtomId, AtomSpec};
 use caesium::journal::{Creation, Fact, Journal, JournalError, JournalOptions, Note, Ticket};
 use caesium::lifecycle::{Event, StopCause, StopOrder};
+use caesium::{Durability, Timestamp};
 
 use crate::Result;
 use crate::contender::Contender;
+
+/// For what is written and not measured.
+pub(crate) fn batched() -> JournalOptions {
+    let mut options = JournalOptions::default();
+    options.durability = Durability::Batched(Duration::from_millis(50));
+    options
+}
 
 /// A journal with one atom that is asked to stop over and over: events of one size.
 pub(crate) struct Events {
@@ -45,6 +52,15 @@ impl Events {
         let note = Note { detail: Some("d".repeat(80).into()), ..Note::default() };
         let fact = Fact::Happened { event: Event::StopAsked(order), note };
         Ok(Self { journal, atom, fact })
+    }
+
+    /// Puts so many events into a store that is there.
+    pub(crate) fn fill(store: &Path, events: usize) -> Result<()> {
+        let filled = Self::in_store(store, batched())?;
+        for _ in 0..events / 1000 {
+            filled.append(1000)?.wait()?;
+        }
+        filled.finish()
     }
 
     /// Ends the atom and closes the journal.

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use caesium::Timestamp;
 use caesium::atom::{AtomId, AtomSpec};
 use caesium::journal::{Creation, Fact, Journal, JournalError, JournalOptions};
 use caesium::lifecycle::Event;
-use caesium::{Durability, Timestamp};
 use rusqlite::Connection;
 
 use crate::Result;
-use crate::journal::Events;
+use crate::journal::{Events, batched};
 
 const ATOMS: usize = 10_000;
 const HISTORY: usize = 1_000_000;
@@ -94,9 +94,7 @@ pub(crate) fn child(what: &Path) -> Result<()> {
 /// A store with atoms that run, and that many events of another one that has come and gone.
 pub(crate) fn fill(dir: &Path, atoms: usize, history: usize) -> Result<()> {
     std::fs::create_dir(dir)?;
-    let mut options = JournalOptions::default();
-    options.durability = Durability::Batched(Duration::from_millis(50));
-    let (journal, _) = Journal::open_dir(dir, options.clone())?;
+    let (journal, _) = Journal::open_dir(dir, batched())?;
     let spec = Arc::new(AtomSpec::command("true").arg("an argument"));
     for from in (0..atoms).step_by(200) {
         let ((), made) = journal.change(|draft| {
@@ -117,11 +115,7 @@ pub(crate) fn fill(dir: &Path, atoms: usize, history: usize) -> Result<()> {
     }
     journal.close()?;
     if history > 0 {
-        let events = Events::in_store(dir, options)?;
-        for _ in 0..history / 1000 {
-            events.append(1000)?.wait()?;
-        }
-        events.finish()?;
+        Events::fill(dir, history)?;
     }
     Ok(())
 }

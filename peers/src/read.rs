@@ -1,14 +1,10 @@
 //! A million events, read in order.
 
 use std::path::Path;
-use std::time::Duration;
-
-use caesium::Durability;
-use caesium::journal::JournalOptions;
 
 use crate::Result;
 use crate::contender::{Contender, Redb, Sqlite};
-use crate::journal::Events;
+use crate::journal::{Events, batched};
 use crate::table::rates;
 
 const EVENTS: usize = 1_000_000;
@@ -23,10 +19,7 @@ enum Reader {
 /// All of them, in order.
 pub(crate) fn all(dir: &Path) -> Result<()> {
     // How they came there is not measured.
-    let batched = Durability::Batched(Duration::from_millis(50));
-    let mut options = JournalOptions::default();
-    options.durability = batched;
-    let journal = Events::new(dir, options)?;
+    let journal = Events::new(dir, batched())?;
     let (mut sqlite, mut redb) = (Sqlite::new(dir)?, Redb::new(dir)?);
     for _ in 0..EVENTS / 1000 {
         journal.append(1000)?.wait()?;

@@ -10,6 +10,7 @@ use caesium::driver::process::Supervision;
 use caesium::{AtomSpec, Engine, ListRequest, State};
 
 use crate::Result;
+use crate::journal::Events;
 use crate::programs::{
     Bare, Ours, PROGRAM, Podman, Pueue, Runner, TaskSpooler, WIDTH, checked, is_there, pss,
 };
@@ -47,7 +48,7 @@ pub(crate) fn shell(dir: &Path) -> Result<()> {
     let (warm, long) = (dir.join("warm"), dir.join("long"));
     let engine = caesium::ProcessEngine::open(&long)?;
     engine.close()?;
-    fill(&long)?;
+    Events::fill(&long, HISTORY)?;
     let tsp = is_there("tsp").then(|| TaskSpooler::new(dir)).transpose()?;
     let mut fresh = 0;
     let mut ways: Vec<(String, Way<'_>)> = vec![
@@ -116,17 +117,6 @@ fn run(program: &Path, store: PathBuf) -> Way<'static> {
 }
 
 const HISTORY: usize = 1_000_000;
-
-fn fill(store: &Path) -> Result<()> {
-    use caesium::Durability;
-    let mut options = caesium::journal::JournalOptions::default();
-    options.durability = Durability::Batched(Duration::from_millis(50));
-    let events = crate::journal::Events::in_store(store, options)?;
-    for _ in 0..HISTORY / 1000 {
-        events.append(1000)?.wait()?;
-    }
-    events.finish()
-}
 
 /// What supervising a sleeping program takes.
 pub(crate) fn sleeping(dir: &Path) -> Result<()> {
