@@ -113,11 +113,19 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     use super::*;
+
+    pub(crate) struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("as the test wants it");
+        }
+    }
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -146,12 +154,6 @@ mod tests {
 
     #[test]
     fn one_that_panics_keeps_no_other_from_being_woken() {
-        struct Panics;
-        impl Wake for Panics {
-            fn wake(self: Arc<Self>) {
-                panic!("as the test wants it");
-            }
-        }
         let count = Arc::<Count>::default();
         let all = vec![Arc::new(Panics).into(), Waker::from(Arc::clone(&count))];
         assert!(catch_unwind(AssertUnwindSafe(|| wake(all))).is_err());

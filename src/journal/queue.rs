@@ -103,20 +103,23 @@ impl Ticket {
 
     /// Has a change written of which the writer was not told: here, unless somebody is writing.
     pub(crate) fn write(&mut self) {
-        if let (Some(core), Some((_, done))) = (self.untold.take(), &self.waits_for)
-            && !done.is_set()
-        {
+        if let Some(core) = self.take_untold() {
             writer::write_here(&core);
         }
     }
 
     /// Tells the writer of a change of which it was not told.
     pub(crate) fn tell(&mut self) {
-        if let (Some(core), Some((_, done))) = (self.untold.take(), &self.waits_for)
-            && !done.is_set()
-        {
+        if let Some(core) = self.take_untold() {
             core.queue.lock().tell_writer(&core.work);
         }
+    }
+
+    /// Whose change nobody has written yet of which the writer was not told. It is seen to once.
+    fn take_untold(&mut self) -> Option<Arc<Core>> {
+        let core = self.untold.take()?;
+        let (_, done) = self.waits_for.as_ref()?;
+        (!done.is_set()).then_some(core)
     }
 
     /// Blocks until the change is durable and visible.

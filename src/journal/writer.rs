@@ -208,7 +208,7 @@ fn timed_sync(core: &Core, file: &dyn StoredFile) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Wake, Waker};
+    use std::task::Waker;
 
     use super::*;
     use crate::atom::{AtomId, AtomSpec};
@@ -217,6 +217,7 @@ mod tests {
         Creation, Draft, Fact, Journal, JournalError, JournalOptions, MemoryHistory, Ticket, open,
     };
     use crate::time::Timestamp;
+    use crate::wakers::tests::Panics;
 
     fn create(draft: &mut Draft<'_>, number: u8) -> Result<(), JournalError> {
         let creation = Creation {
@@ -227,14 +228,6 @@ mod tests {
         };
         let atom = AtomId::from_bytes([number; 16]);
         draft.append(atom, Timestamp::default(), Fact::Created(creation)).map(drop)
-    }
-
-    struct Panics;
-
-    impl Wake for Panics {
-        fn wake(self: Arc<Self>) {
-            panic!("as the test wants it");
-        }
     }
 
     /// Whoever writes runs the wakers of others. What one of them does must not leave the rest waiting.
