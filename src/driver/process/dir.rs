@@ -237,13 +237,12 @@ impl AtomDir {
     /// The same, for an atom that has ended. `drained`: both were read to their end, so that nobody has them open for
     /// writing and nothing is in them; another atom may have them, if this one is deleted soon.
     pub(super) fn put_fifos_away(&self, drained: bool) {
-        self.remove_stdin();
         let Some(spares) = self.spares.as_ref().filter(|_| drained) else {
             return self.remove_fifos();
         };
-        match spares.drained(self.atom) {
-            None => {}
-            Some(atom) => self.beside(atom).remove_fifos(),
+        self.remove_stdin();
+        if let Some(atom) = spares.drained(self.atom) {
+            self.beside(atom).remove_fifos();
         }
     }
 
@@ -281,7 +280,7 @@ impl AtomDir {
             }
         }
         let both = stayed == FIFOS.len();
-        if !both {
+        if stayed > 0 && !both {
             self.remove_fifos();
         }
         Ok(both)

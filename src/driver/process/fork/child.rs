@@ -31,7 +31,7 @@ pub(super) struct Setup {
     /// The atom's marker file; above 2.
     pub(super) marker: RawFd,
     /// The byte of it that says that the program is being executed.
-    pub(super) executing_at: u32,
+    pub(super) executing_at: usize,
     /// The highest descriptor, if that has to be known.
     pub(super) highest: RawFd,
     /// It has its parent's memory, not a copy.
@@ -155,7 +155,7 @@ fn prepare(setup: &Setup, channel: &mut RawFd) -> Result<(), Report> {
 struct Sign {
     /// Where the page is mapped; null where it need not be, or could not.
     page: *mut u8,
-    at: u32,
+    at: usize,
 }
 
 impl Sign {
@@ -170,7 +170,7 @@ impl Sign {
         if self.page.is_null() {
             sys::write_at(MARKER, &[value], self.at);
         } else {
-            wait::put(self.page, self.at as usize, value);
+            wait::put(self.page, self.at, value);
         }
     }
 }

@@ -7,10 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use super::lent::Stack;
-use super::raw::{Errno, call};
-
-/// Whether a child can share this process's memory here: the call is written for this machine.
-pub(super) const CAN_SHARE: bool = cfg!(target_arch = "x86_64");
+use super::raw::{Errno, call, clone_sharing};
 
 /// Forks this process, which may have threads; gives the child's pid and pidfd. With `into`, the directory of a cgroup of
 /// version 2, the child is born there (Linux 5.7).
@@ -52,7 +49,6 @@ pub(super) unsafe fn fork(
 /// # Safety
 ///
 /// As that of `raw::clone_sharing`.
-#[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn share<T>(
     into: Option<BorrowedFd<'_>>,
     stack: &Stack,
@@ -65,19 +61,18 @@ pub(super) unsafe fn share<T>(
         let mut args = arguments(libc::CLONE_VM as u64 | CLEAR_SIGHAND, into, pidfd);
         (args.stack, args.stack_size) = stack.range();
         // SAFETY: as the caller says.
-        unsafe { super::raw::clone_sharing(&args, child, lent) }
+        unsafe { clone_sharing(&args, child, lent) }
     })
 }
 
-/// As the one above; here the way to do it is not known.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn share<T>(
-    _into: Option<BorrowedFd<'_>>,
-    _stack: &Stack,
-    _child: extern "C" fn(*const T) -> !,
-    _lent: *const T,
-) -> io::Result<(u32, OwnedFd)> {
-    Err(io::ErrorKind::Unsupported.into())
+/// Makes a child in `into`, if there is that, and elsewhere if it cannot be there: an older kernel, a sandbox, or there are no
+/// processes; then the last one says so.
+pub(super) fn there_or_anywhere<T>(
+    into: Option<BorrowedFd<'_>>,
+    mut make: impl FnMut(Option<BorrowedFd<'_>>) -> io::Result<T>,
+) -> io::Result<T> {
+    let there = into.and_then(|into| make(Some(into)).ok());
+    there.map_or_else(|| make(None), Ok)
 }
 
 /// Has a child made, which begins with all signals blocked: no handler of ours may run in it.
@@ -127,23 +122,4 @@ fn arguments(flags: u64, into: Option<BorrowedFd<'_>>, pidfd: &mut RawFd) -> lib
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     args
-}
-
-/// The highest descriptor that is open, as far as can be told.
-pub(super) fn highest_fd() -> RawFd {
-    let listed = std::fs::read_dir("/proc/self/fd").ok().and_then(|entries| {
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).max()
-    });
-    listed.unwrap_or_else(|| {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        limit.and_then(|limit| RawFd::try_from(limit).ok()).unwrap_or(1 << 20)
-    })
-}
-
-/// A descriptor above 2, so that putting others into the places 0 to 2 does not hit it.
-pub(super) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
-    if fd.as_raw_fd() > 2 {
-        return Ok(fd);
-    }
-    rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(io::Error::from)
 }

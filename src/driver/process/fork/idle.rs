@@ -47,12 +47,7 @@ pub(in crate::driver::process) fn idle(
         sys::exit(0)
     };
     // SAFETY: `child` makes system calls, on what was prepared above, and nothing else.
-    let born = into.and_then(|into| unsafe { clone::fork(Some(into), child) }.ok());
-    let (pid, pidfd) = match born {
-        Some(child) => child,
-        // SAFETY: as above.
-        None => unsafe { clone::fork(None, child) }?,
-    };
+    let (pid, pidfd) = clone::there_or_anywhere(into, |into| unsafe { clone::fork(into, child) })?;
     drop(theirs);
     let idle = Idle { pid, pidfd, _alive: ours };
     let patience = Timespec::try_from(PATIENCE).ok();

@@ -65,7 +65,6 @@ impl Stack {
         }
     }
 
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing shares memory"))]
     /// Where it begins, its lowest address, and how many bytes it has, as clone3(2) wants it.
     pub(super) fn range(&self) -> (u64, u64) {
         (self.lowest as u64, STACK_BYTES as u64)
@@ -156,9 +155,7 @@ impl Lent {
         if let Some(child) = self.share(into) {
             return Ok(child);
         }
-        // An older kernel, a sandbox, or there are no processes: then the last one says so.
-        let forked = into.and_then(|into| self.fork(Some(into)).ok());
-        forked.map_or_else(|| self.fork(None), Ok)
+        clone::there_or_anywhere(into, |into| self.fork(into))
     }
 
     fn share(&mut self, into: Option<BorrowedFd<'_>>) -> Option<(u32, OwnedFd)> {

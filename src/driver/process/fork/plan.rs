@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::super::program::{Program, resolve};
 use super::super::spawn::{Failure, MARKER};
-use super::clone;
+use super::raw;
 use super::sys::Strings;
 use super::user::{Credentials, credentials};
 use crate::atom::{AtomId, AtomSpec, Resource};
@@ -77,7 +77,7 @@ impl Plan {
         let umask = spec.get_umask().or(around.umask());
         let limited = limits.memory.is_some() || !limits.rlimits.is_empty();
         Ok(Self {
-            may_share: clone::CAN_SHARE
+            may_share: raw::CAN_SHARE
                 && !limited
                 && credentials.is_none()
                 && spec.get_oom_score_adj().is_none(),

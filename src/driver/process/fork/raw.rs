@@ -3,9 +3,6 @@
 //! The library writes what went wrong into a variable of the thread. A child that shares its parent's memory would
 //! write into its parent's, which may be about to read it.
 
-#[cfg(target_arch = "x86_64")]
-pub(super) use sharing::clone_sharing;
-
 /// The number of an error.
 pub(super) type Errno = i32;
 
@@ -66,23 +63,24 @@ unsafe fn six(number: libc::c_long, args: [usize; 6]) -> Result<usize, Errno> {
     Ok(returned as usize)
 }
 
-#[cfg(target_arch = "x86_64")]
-mod sharing {
-    use super::{Errno, result};
+/// Whether [`clone_sharing`] is written for this machine.
+pub(super) const CAN_SHARE: bool = cfg!(target_arch = "x86_64");
 
-    /// clone3(2) for a child that has this process's memory, and a stack of its own in that: there it calls
-    /// `entry` with `argument`. Gives its pid.
-    ///
-    /// # Safety
-    ///
-    /// The arguments must ask for `CLONE_VM`, and not for `CLONE_VFORK`; their stack must be mapped, end at a
-    /// multiple of 16, and be nobody else's until the child has executed a program or has ended. So must all that
-    /// `entry` uses. It must not panic, allocate or lock, and call nothing of the C library.
-    pub(in super::super) unsafe fn clone_sharing<T>(
-        args: &libc::clone_args,
-        entry: extern "C" fn(*const T) -> !,
-        argument: *const T,
-    ) -> Result<usize, Errno> {
+/// clone3(2) for a child that has this process's memory, and a stack of its own in that: there it calls
+/// `entry` with `argument`. Gives its pid; `ENOSYS` where [`CAN_SHARE`] is not.
+///
+/// # Safety
+///
+/// The arguments must ask for `CLONE_VM`, and not for `CLONE_VFORK`; their stack must be mapped, end at a
+/// multiple of 16, and be nobody else's until the child has executed a program or has ended. So must all that
+/// `entry` uses. It must not panic, allocate or lock, and call nothing of the C library.
+pub(super) unsafe fn clone_sharing<T>(
+    args: &libc::clone_args,
+    entry: extern "C" fn(*const T) -> !,
+    argument: *const T,
+) -> Result<usize, Errno> {
+    #[cfg(target_arch = "x86_64")]
+    {
         let returned: isize;
         // SAFETY: in this process it is a system call like any other. The child comes out of it on its own stack, with
         // the same registers, and leaves it by a call that does not return.
@@ -105,5 +103,11 @@ mod sharing {
             );
         }
         result(returned)
+    }
+    // Here the way to do it is not known.
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (args, entry, argument);
+        Err(libc::ENOSYS)
     }
 }

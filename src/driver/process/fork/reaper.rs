@@ -34,7 +34,7 @@ pub(super) struct Duty<'a> {
     /// The atom's marker file; above 2.
     pub(super) marker: RawFd,
     /// Where in that the leader's end is written.
-    pub(super) record_at: u32,
+    pub(super) record_at: usize,
     /// What is left when the leader has ended is killed.
     pub(super) kill: bool,
 }
@@ -90,7 +90,7 @@ struct Work {
 
 impl Work {
     /// Reaps until there is nobody left.
-    fn run(&mut self, record_at: u32) {
+    fn run(&mut self, record_at: usize) {
         let mut pause = PAUSES.0;
         let mut reaped = 0_u32;
         loop {

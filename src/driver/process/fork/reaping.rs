@@ -30,8 +30,8 @@ pub(in crate::driver::process) fn fork_under_reaper(
     plan: &Arc<Plan>,
     streams: Streams,
     marker: OwnedFd,
-    executing_at: u32,
-    record_at: u32,
+    executing_at: usize,
+    record_at: usize,
     kill: bool,
 ) -> Result<(Waiting, Reaping, OwnedFd), Failure> {
     let prepared = Prepared::new(plan, streams, &Join::default(), marker, executing_at)?;

@@ -202,14 +202,14 @@ pub(super) fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     written.map(drop)
 }
 
-/// Writes bytes into a file at a place below 4 GiB. What cannot be written is told by the kernel to whoever holds the
+/// Writes bytes into a file at a place. What cannot be written is told by the kernel to whoever holds the
 /// leader's pidfd.
-pub(super) fn write_at(fd: RawFd, text: &[u8], place: u32) {
+pub(super) fn write_at(fd: RawFd, text: &[u8], place: usize) {
     #[cfg(target_pointer_width = "64")]
     {
         let [at, length] = bytes(text);
         // SAFETY: the bytes are valid for a read of their length.
-        let _ = unsafe { call(libc::SYS_pwrite64, [arg(fd), at, length, place as usize]) };
+        let _ = unsafe { call(libc::SYS_pwrite64, [arg(fd), at, length, place]) };
     }
     // Which registers have a place of 64 bits is different everywhere.
     #[cfg(not(target_pointer_width = "64"))]

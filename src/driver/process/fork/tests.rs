@@ -42,6 +42,11 @@ pub(super) fn null() -> OwnedFd {
     File::options().read(true).write(true).open("/dev/null").unwrap().into()
 }
 
+/// Streams that lead nowhere.
+fn silent() -> Streams {
+    Streams { stdin: null(), stdout: null(), stderr: null() }
+}
+
 /// A file as large as a marker.
 pub(super) fn marker() -> OwnedFd {
     let file = tempfile::tempfile().unwrap();
@@ -405,8 +410,7 @@ fn what_goes_wrong_in_a_child_is_not_written_into_our_memory() {
     let failing = plan(&sh("true").workdir("/nonexistent")).unwrap();
     assert!(failing.may_share);
     nix::errno::Errno::set_raw(OURS);
-    let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
-    let mut waiting = fork(&failing, streams, &Join::default(), marker(), 67).unwrap();
+    let mut waiting = fork(&failing, silent(), &Join::default(), marker(), 67).unwrap();
     nix::errno::Errno::set_raw(OURS);
     // Neither this nor what it calls goes through the library.
     let failure = report(&mut waiting).unwrap_err();
@@ -418,8 +422,7 @@ fn what_goes_wrong_in_a_child_is_not_written_into_our_memory() {
 #[test]
 fn our_memory_is_shared_only_with_whom_it_is_safe() {
     let shares = |spec: &AtomSpec| {
-        let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
-        let waiting = fork(&plan(spec).unwrap(), streams, &Join::default(), marker(), 67).unwrap();
+        let waiting = fork(&plan(spec).unwrap(), silent(), &Join::default(), marker(), 67).unwrap();
         let shares = waiting.shares();
         status(&let_go(waiting));
         shares
@@ -451,8 +454,7 @@ fn two_hundred_forks_leave_no_descriptor_and_no_zombie() {
     }
     assert_eq!(possessions(), before);
     // While it waits, an atom costs two descriptors, its pidfd and its socket.
-    let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
-    let waiting = fork(&executed, streams, &Join::default(), marker(), 67).unwrap();
+    let waiting = fork(&executed, silent(), &Join::default(), marker(), 67).unwrap();
     assert_eq!(possessions(), (before.0 + 2, before.1 + 1));
     status(&let_go(waiting));
     super::lent::sweep();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::clone;
 use super::sys::{self, Errno};
+use super::waiting;
 use super::word::{COMM, Ended};
 
 /// Whether the kernel lists the children of a process: `CONFIG_PROC_CHILDREN`, which distributions have.
@@ -179,8 +180,7 @@ pub(in crate::driver::process) fn block_signals() {
 
 /// Closes all descriptors from `first` on.
 pub(in crate::driver::process) fn close_from(first: RawFd) {
-    let highest = if sys::needs_highest() { clone::highest_fd() } else { 0 };
-    sys::close_from(first, highest);
+    sys::close_from(first, waiting::highest());
 }
 
 /// Calls this for every child that is listed. One that ends meanwhile may hide another one.

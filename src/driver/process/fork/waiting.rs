@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,11 +12,10 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socke
 
 use super::super::spawn::{Failure, Streams};
 use super::child::Setup;
-use super::clone::{above_stdio, highest_fd};
 use super::lent::Lent;
 use super::plan::Plan;
 use super::report::{Report, Step};
-use super::sys::needs_highest;
+use super::sys;
 use crate::lifecycle::Reason;
 
 /// A child that sets itself up, and then waits for [`go`](Self::go).
@@ -123,7 +122,7 @@ pub(in crate::driver::process) fn fork(
     streams: Streams,
     join: &Join,
     marker: OwnedFd,
-    executing_at: u32,
+    executing_at: usize,
 ) -> Result<Waiting, Failure> {
     let mut prepared = Prepared::new(plan, streams, join, marker, executing_at)?;
     let dir = join.unified.as_ref().and_then(|dir| File::open(dir).ok());
@@ -146,7 +145,7 @@ impl Prepared {
         streams: Streams,
         join: &Join,
         marker: OwnedFd,
-        executing_at: u32,
+        executing_at: usize,
     ) -> Result<Self, Failure> {
         let no = |error: io::Error| {
             Failure::new(
@@ -170,7 +169,7 @@ impl Prepared {
             joins: joins.collect::<Result<_, _>>().map_err(|error| no(error.into()))?,
             marker: marker.as_raw_fd(),
             executing_at,
-            highest: if needs_highest() { highest_fd() } else { 0 },
+            highest: highest(),
             shares: false,
             born: false,
         };
@@ -188,6 +187,28 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     Ok((above_stdio(one)?, above_stdio(other)?))
+}
+
+/// The highest descriptor that is open, as far as can be told, where `close_from` has to be told.
+pub(super) fn highest() -> RawFd {
+    if !sys::needs_highest() {
+        return 0;
+    }
+    let listed = std::fs::read_dir("/proc/self/fd").ok().and_then(|entries| {
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).max()
+    });
+    listed.unwrap_or_else(|| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        limit.and_then(|limit| RawFd::try_from(limit).ok()).unwrap_or(1 << 20)
+    })
+}
+
+/// A descriptor above 2, so that putting others into the places 0 to 2 does not hit it.
+fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(io::Error::from)
 }
 
 pub(super) fn no_fork(error: io::Error) -> Failure {

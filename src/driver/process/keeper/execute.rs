@@ -118,7 +118,7 @@ impl Monitor {
             group => {
                 let join = group.as_ref().map(Group::join).unwrap_or_default();
                 marker_file(dir).and_then(|marker| {
-                    let waiting = fork(&plan, streams, &join, marker, EXECUTING as u32)?;
+                    let waiting = fork(&plan, streams, &join, marker, EXECUTING)?;
                     let identity = identify(waiting.pid, &waiting.pidfd, place)?;
                     Ok((waiting, identity, None))
                 })
@@ -377,7 +377,7 @@ fn fork_reaped(
     let file = marker_file(dir)?;
     let kill = order.spec.get_leftovers() == Leftovers::Kill;
     let (waiting, reaping, pidfd) =
-        fork_under_reaper(plan, streams, file, EXECUTING as u32, RECORD as u32, kill)?;
+        fork_under_reaper(plan, streams, file, EXECUTING, RECORD, kill)?;
     let identity = identify(waiting.pid, &waiting.pidfd, place)?;
     let reaper = identify(reaping.pid, &pidfd, place)?;
     marker.record_reaper(reaper).map_err(|error| no("write down who reaps it", error))?;
