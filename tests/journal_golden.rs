@@ -71,7 +71,7 @@ fn noted(event: Event) -> Fact {
     let note = Note {
         detail: Some("a detail".into()),
         handle: Some(b"handle".as_slice().into()),
-        usage: Some(usage),
+        usage: Some(usage.into()),
         left_behind: Some(Arc::new(LeftBehind::new(true, [(17, "sleep".to_owned())]))),
     };
     Fact::Happened { event, note }

@@ -29,7 +29,7 @@ pub(crate) struct Known {
     /// What its driver needs to recognise the run in a later life of the host; only the driver reads it.
     #[serde(with = "crate::atom::bytes::shared")]
     pub(crate) handle: Option<Arc<[u8]>>,
-    pub(crate) usage: Option<Usage>,
+    pub(crate) usage: Option<Arc<Usage>>,
     pub(crate) left_behind: Option<Arc<LeftBehind>>,
     /// The number of this execution, from 1.
     pub(crate) attempt: u32,
@@ -155,7 +155,7 @@ impl Atom {
 
     /// What it used; `None` until it has ended, and where nobody could tell.
     pub fn usage(&self) -> Option<Usage> {
-        self.0.usage
+        self.0.usage.as_deref().copied()
     }
 
     /// The processes that its leader left behind; `None` when there were none, and where nobody could tell.

@@ -167,7 +167,7 @@ fn particulars(fact: &Fact) -> Vec<(&'static str, Value)> {
             if let Some(left) = &note.left_behind {
                 particulars.push(("left_behind", json!(left)));
             }
-            if let Some(usage) = note.usage {
+            if let Some(usage) = &note.usage {
                 particulars.push(("usage", json!(usage)));
             }
             particulars

@@ -167,6 +167,7 @@ impl<D: Driver> Work<D> {
             }
             Observation::Exited { atom, at, status, evidence, usage, left_behind } => {
                 crash::point("host/has-heard-an-end");
+                let usage = usage.map(Arc::new);
                 let note = Note { usage, left_behind, ..Note::default() };
                 self.happened(atom, at, Event::Exited(Ending::observed(status, evidence)), note);
                 crash::point("host/has-queued-an-end");

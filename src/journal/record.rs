@@ -89,7 +89,7 @@ pub struct Note {
     #[serde(with = "crate::atom::bytes::shared")]
     pub handle: Option<Arc<[u8]>>,
     /// What the atom used.
-    pub usage: Option<Usage>,
+    pub usage: Option<Arc<Usage>>,
     /// What its leader left behind.
     pub left_behind: Option<Arc<LeftBehind>>,
 }

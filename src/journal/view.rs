@@ -290,7 +290,7 @@ pub(crate) fn noted(known: &Known, life: Life, note: &Note) -> Known {
         life,
         detail: note.detail.clone().or_else(|| known.detail.clone()),
         handle: note.handle.clone().or_else(|| known.handle.clone()),
-        usage: note.usage.or(known.usage),
+        usage: note.usage.clone().or_else(|| known.usage.clone()),
         left_behind: note.left_behind.clone().or_else(|| known.left_behind.clone()),
         ..known.clone()
     }
