@@ -50,6 +50,14 @@ pub(crate) fn decode_beginning<T: DeserializeOwned>(payload: &[u8]) -> Result<T,
 /// # Errors
 ///
 /// In words, what is wrong.
+#[inline]
 pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
-    options().deserialize(payload).map_err(|error| format!("a payload cannot be read: {error}"))
+    if payload.len() > MAX_PAYLOAD {
+        return Err(format!("a payload has more than {MAX_PAYLOAD} bytes"));
+    }
+    // The limit once, instead of at every field. (A map of the error would copy the value once more.)
+    match options().with_no_limit().deserialize(payload) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(format!("a payload cannot be read: {error}")),
+    }
 }

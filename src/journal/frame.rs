@@ -229,11 +229,15 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<Header, Flaw> {
 /// Reads the frame at the beginning of `bytes`.
 pub(crate) fn decode(bytes: &[u8]) -> Result<(Header, &[u8]), Flaw> {
     let header = decode_header(bytes)?;
-    let payload = bytes.get(HEADER_BYTES..header.frame_bytes()).ok_or(Flaw::Payload(header))?;
-    if crc32c::crc32c(payload) != header.payload_crc {
-        return Err(Flaw::Payload(header));
+    Ok((header, payload(&header, bytes)?))
+}
+
+/// The payload of the frame that `bytes` begins with, whose header this is.
+pub(crate) fn payload<'a>(header: &Header, bytes: &'a [u8]) -> Result<&'a [u8], Flaw> {
+    match bytes.get(HEADER_BYTES..header.frame_bytes()) {
+        Some(payload) if crc32c::crc32c(payload) == header.payload_crc => Ok(payload),
+        Some(_) | None => Err(Flaw::Payload(*header)),
     }
-    Ok((header, payload))
 }
 
 #[cfg(test)]

@@ -184,8 +184,8 @@ impl SegmentReader {
             };
             let length = header.frame_bytes();
             self.look_ahead(length)?;
-            let payload = match frame::decode(self.ahead(length)) {
-                Ok((_, payload)) => payload,
+            let payload = match frame::payload(&header, self.ahead(length)) {
+                Ok(payload) => payload,
                 Err(_) if self.footer.is_some() => return Ok(None),
                 Err(flaw) => return Err(self.spot().flawed(flaw)),
             };

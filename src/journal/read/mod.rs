@@ -1,15 +1,21 @@
 //! Reading the events in order, across history and segments.
 
+mod ahead;
+mod frames;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use self::ahead::Ahead;
+use self::frames::{Checked, record};
+pub(crate) use self::frames::{READ_AHEAD, packed};
+use super::Record;
 use super::catalog;
 use super::core::Core;
 use super::error::JournalError;
-use super::frame::{self, Kind};
+use super::frame::Header;
 use super::wal::reader::{ReadEvent, SegmentReader};
 use super::wal::segment::{self, Spot};
-use super::{Record, codec};
 use crate::atom::AtomId;
 
 /// The events from one number on, in one unbroken sequence, up to the last one
@@ -17,11 +23,39 @@ use crate::atom::AtomId;
 #[derive(Debug)]
 pub struct Records {
     core: Arc<Core>,
+    line: Line,
+    source: Source,
+    ahead: Ahead,
+    failed: bool,
+}
+
+/// Where a reader is in the sequence.
+#[derive(Debug)]
+struct Line {
     next: u64,
     end: u64,
     chain: Option<u32>,
-    source: Source,
-    failed: bool,
+}
+
+impl Line {
+    /// Whether this event is the next one, and not one before it.
+    fn is_at(&self, header: &Header) -> Result<bool, JournalError> {
+        if header.seq < self.next {
+            return Ok(false);
+        }
+        if header.seq > self.next || self.chain.is_some_and(|chain| chain != header.prev) {
+            return Err(JournalError::Inconsistent {
+                seq: self.next,
+                problem: "it does not follow the event before it".to_owned(),
+            });
+        }
+        Ok(true)
+    }
+
+    fn go_on(&mut self, header: &Header) {
+        self.next += 1;
+        self.chain = Some(header.crc);
+    }
 }
 
 #[derive(Debug)]
@@ -29,14 +63,8 @@ enum Source {
     None,
     /// The event was read already, to know that it is there.
     Segment(Box<SegmentReader>, Option<Box<ReadEvent>>),
-    History {
-        frames: Vec<u8>,
-        offset: usize,
-    },
+    History(Checked),
 }
-
-/// How much of the history is read at a time by who reads on; at first only what is asked for.
-pub(crate) const READ_AHEAD: usize = 256 << 10;
 
 impl Records {
     pub(crate) fn new(core: Arc<Core>, from: u64, end: u64) -> Result<Self, JournalError> {
@@ -49,12 +77,14 @@ impl Records {
             Err(_) if core.catalog.lock().oldest().is_some_and(|in_log| from >= in_log) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self { core, next: from, end, chain: None, source: Source::None, failed: false })
+        let line = Line { next: from, end, chain: None };
+        let ahead = Ahead::Not { asked: 0 };
+        Ok(Self { core, line, source: Source::None, ahead, failed: false })
     }
 
     /// Lets it read up to a later event.
     pub(crate) fn extend(&mut self, end: u64) {
-        self.end = end;
+        self.line.end = end;
         if let Source::Segment(reader, _) = &mut self.source {
             reader.refresh();
         }
@@ -62,51 +92,77 @@ impl Records {
 
     /// The number of the event that comes next.
     pub(crate) fn position(&self) -> u64 {
-        self.next
+        self.line.next
     }
 
     /// The next event with its frame; checks that it follows the one before it.
     pub(crate) fn next_event(&mut self) -> Result<Option<ReadEvent>, JournalError> {
-        while self.next <= self.end {
-            let event = match &mut self.source {
-                Source::None => None,
-                Source::Segment(reader, first) => match first.take() {
-                    Some(event) => Some(*event),
-                    None => reader.next()?,
-                },
-                Source::History { frames, offset } => packed(frames, offset)?,
-            };
-            let Some(event) = event else {
-                let most = match self.source {
-                    Source::History { .. } => READ_AHEAD,
-                    Source::None | Source::Segment(..) => 0,
-                };
-                self.source = self.source_of(self.next, most)?;
-                continue;
-            };
-            if event.header.seq < self.next {
-                continue;
+        self.next_as(|header, record| ReadEvent { header, record })
+    }
+
+    /// The next event as `give` makes it. (A record is not small, so it is made where it is given from.)
+    #[inline]
+    fn next_as<T>(
+        &mut self,
+        give: impl Fn(Header, Record) -> T,
+    ) -> Result<Option<T>, JournalError> {
+        while self.line.next <= self.line.end {
+            match &mut self.source {
+                Source::None => {}
+                Source::Segment(reader, first) => {
+                    let event = match first.take() {
+                        Some(event) => Some(*event),
+                        None => reader.next()?,
+                    };
+                    if let Some(ReadEvent { header, record }) = event {
+                        if self.line.is_at(&header)? {
+                            self.line.go_on(&header);
+                            return Ok(Some(give(header, record)));
+                        }
+                        continue;
+                    }
+                }
+                Source::History(frames) => {
+                    if let Some((header, payload)) = frames.next()? {
+                        if self.line.is_at(&header)? {
+                            let record = record(&header, payload)?;
+                            self.line.go_on(&header);
+                            return Ok(Some(give(header, record)));
+                        }
+                        continue;
+                    }
+                }
             }
-            if event.header.seq > self.next || self.chain.is_some_and(|c| c != event.header.prev) {
-                return Err(JournalError::Inconsistent {
-                    seq: self.next,
-                    problem: "it does not follow the event before it".to_owned(),
-                });
-            }
-            self.next += 1;
-            self.chain = Some(event.header.crc);
-            return Ok(Some(event));
+            self.source = self.go_on()?;
         }
         Ok(None)
     }
 
+    /// What comes after what was read.
+    fn go_on(&mut self) -> Result<Source, JournalError> {
+        let Line { next, end, .. } = self.line;
+        let mut most = 0;
+        if let Source::History(_) = self.source {
+            if let Some(frames) = self.ahead.take(&self.core, next, end) {
+                self.is_kept(next)?;
+                return Ok(Source::History(frames));
+            }
+            most = READ_AHEAD;
+        }
+        self.source_of(next, most)
+    }
+
+    /// An event that was cut while this was reading may still be there, and counts no more.
+    fn is_kept(&self, seq: u64) -> Result<(), JournalError> {
+        match self.core.oldest.load(Ordering::Acquire) {
+            oldest if oldest > seq => Err(JournalError::Compacted { asked: seq, oldest }),
+            _ => Ok(()),
+        }
+    }
+
     /// Where the event with this number is.
     fn source_of(&self, seq: u64, most: usize) -> Result<Source, JournalError> {
-        let oldest = self.core.oldest.load(Ordering::Acquire);
-        if oldest > seq {
-            // It was cut while this was reading. It may still be there, and counts no more.
-            return Err(JournalError::Compacted { asked: seq, oldest });
-        }
+        self.is_kept(seq)?;
         let found = self.core.catalog.lock().find(seq);
         if let Some((first, file)) = found {
             let mut reader = match catalog::reader(&*self.core.storage, first, file) {
@@ -128,14 +184,14 @@ impl Records {
             }
             // The segment after this one was packed and removed before it.
             if let Some(frames) = self.core.history.frames(seq, most)? {
-                return Ok(Source::History { frames, offset: 0 });
+                return Ok(Source::History(Checked::new(frames)));
             }
             let path = self.core.storage.path(&segment::name(first));
             let spot = Spot { path, offset: reader.end(), seq: Some(seq) };
             return Err(spot.damaged("the segment that should have this event ends before it"));
         }
         match self.core.history.frames(seq, most)? {
-            Some(frames) => Ok(Source::History { frames, offset: 0 }),
+            Some(frames) => Ok(Source::History(Checked::new(frames))),
             None => Err(match self.core.oldest_after_cut()? {
                 // It was, and went while this was reading.
                 oldest if oldest > seq => JournalError::Compacted { asked: seq, oldest },
@@ -175,25 +231,6 @@ pub(crate) fn of_atom(core: &Arc<Core>, atom: AtomId) -> Result<Vec<Record>, Jou
     Ok(records)
 }
 
-/// The next event of packed frames.
-pub(crate) fn packed(frames: &[u8], offset: &mut usize) -> Result<Option<ReadEvent>, JournalError> {
-    let damaged = |problem: String| JournalError::HistoryDamaged { problem };
-    let rest = &frames[*offset..];
-    if rest.is_empty() {
-        return Ok(None);
-    }
-    let (header, payload) = frame::decode(rest).map_err(|flaw| damaged(flaw.problem().into()))?;
-    if header.kind != Kind::Event {
-        return Err(damaged("a frame that is no event".into()));
-    }
-    let record: Record = codec::decode(payload).map_err(damaged)?;
-    if record.seq != header.seq {
-        return Err(damaged("the record has another number than its frame".into()));
-    }
-    *offset += header.frame_bytes();
-    Ok(Some(ReadEvent { header, record }))
-}
-
 impl Iterator for Records {
     type Item = Result<Record, JournalError>;
 
@@ -201,8 +238,12 @@ impl Iterator for Records {
         if self.failed {
             return None;
         }
-        let event = self.next_event().map(|event| event.map(|event| event.record)).transpose();
-        self.failed = matches!(event, Some(Err(_)));
-        event
+        match self.next_as(|_, record| record) {
+            Ok(record) => record.map(Ok),
+            Err(error) => {
+                self.failed = true;
+                Some(Err(error))
+            }
+        }
     }
 }
