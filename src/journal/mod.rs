@@ -8,6 +8,7 @@
 //!
 //! `docs/journal-format.md` describes the bytes.
 
+mod carve;
 mod catalog;
 mod change;
 mod codec;

@@ -17,8 +17,8 @@ use crate::journal::storage::Storage;
 use crate::time::Timestamp;
 
 /// So many parts are open at a time, the one that is appended to among them. To open
-/// one costs as much as to copy it, and each takes memory and, as a copy, room.
-const MAX_OPEN: usize = 4;
+/// one costs as much as to read it, and each takes a descriptor, and memory to know what is where.
+const MAX_OPEN: usize = 32;
 
 /// A part is begun where the one before has this share of all bytes: then one that
 /// is partly cut away wastes no more than that.
@@ -215,7 +215,7 @@ impl<S: Shelf> Parts<S> {
         }
     }
 
-    /// Closes a part that is only read: what becomes of a copy matters to nobody.
+    /// Closes a part, all of which need not be proven.
     fn shut(&self, open: Open<S::Opened>) {
         if let Err(trouble) = self.shelf.close(open.first, open.opened, false) {
             tracing::warn!(?trouble, "a part of the history could not be closed");
@@ -283,7 +283,7 @@ impl<S: Shelf> Parts<S> {
         let mut state = self.state.lock();
         let state = &mut *state;
         self.be_certain(state)?;
-        // What nobody has read since the last segment need not stay copied.
+        // What nobody has read since the last segment need not stay open.
         let before = std::mem::replace(&mut state.appended_at, state.clock);
         while self.shut_one(state, |open| open.used <= before) {}
         let contents = self.load(state)?.cloned().unwrap_or_else(|| nothing_before(first));

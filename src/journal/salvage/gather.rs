@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::carve::Finder;
 use super::choose::{Bytes, Candidate, Candidates, Place};
 use super::lives::Snapshot;
 use crate::atom::Known;
+use crate::journal::carve::Finder;
 use crate::journal::frame::{self, HEADER_BYTES, Header, Kind};
 use crate::journal::wal::segment::{SegmentHeader, SnapshotEnd};
 use crate::journal::{Fact, Record, codec};

@@ -9,7 +9,6 @@
 //!          frames   by number  by chain  atoms    a store that verifies
 //! ```
 
-mod carve;
 mod choose;
 mod gather;
 mod lives;
@@ -27,6 +26,7 @@ pub use self::choose::MAX_LOST;
 use self::gather::Gathered;
 use self::lives::Lives;
 use self::write::{Retold, Story};
+use super::carve::{LONGEST, carve};
 use super::error::{self, JournalError};
 use super::frame;
 use super::history::{head_of, part_of};
@@ -178,13 +178,16 @@ fn named(path: &Path) -> Option<u64> {
     segment::first_of(name).or_else(|| name.ends_with(".base").then(|| part_of(name)).flatten())
 }
 
+/// How far ahead is searched at a time.
+const WINDOW: usize = 4 << 20;
+
 /// Finds every frame in the files.
 fn gather(paths: &[PathBuf], files: &[File], problems: &mut Vec<String>) -> Gathered {
     let mut found = Gathered::default();
     for (number, file) in files.iter().enumerate() {
         found.begin(number, named(&paths[number]));
         let read_at = |piece: &mut [u8], offset: u64| quiet::read_at(file, piece, offset);
-        let unreadable = carve::carve(read_at, &mut found);
+        let unreadable = carve(WINDOW, LONGEST, read_at, &mut found);
         if unreadable > 0 {
             let path = paths[number].display();
             problems.push(format!("{unreadable} bytes of {path} cannot be read"));
@@ -291,7 +294,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
         piece[..read].copy_from_slice(&rest[..read]);
         (read, 0)
     };
-    carve::carve(read_at, &mut found);
+    carve(WINDOW, LONGEST, read_at, &mut found);
     found.flush();
     found.put_together(|piece| {
         let offset = usize::try_from(piece.offset).ok()?;

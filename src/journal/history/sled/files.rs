@@ -1,7 +1,6 @@
 //! The files of a part in sled: the checksums of a clean hand-over, and copies.
 //!
-//! `N` is sled's directory, `N.sum` its checksums, `N.read` a copy that is read, `N.new` one that
-//! has to prove itself, `N.old` what is kept until that has taken its place.
+//! `N` is sled's directory, `N.sum` its checksums, `N.new` a copy that has to prove itself, `N.old` what is kept until that has taken its place.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -214,18 +213,6 @@ pub(super) fn copy_for_proof(from: &Path, dir: &Path) -> Result<PathBuf, Journal
     Ok(copy)
 }
 
-/// Copies the files to be read: what sled makes of the copy is nobody's matter.
-pub(super) fn copy_for_reading(from: &Path, dir: &Path) -> Result<PathBuf, JournalError> {
-    let copy = reading_copy(dir);
-    copy_tree(from, &copy)?;
-    Ok(copy)
-}
-
-/// Where that copy is.
-pub(super) fn reading_copy(dir: &Path) -> PathBuf {
-    beside(dir, ".read")
-}
-
 /// The name of the part that a name belongs to, and what the name is beyond it.
 pub(super) fn split(name: &str) -> (&str, &str) {
     name.split_once('.').unwrap_or((name, ""))
@@ -257,7 +244,8 @@ pub(super) fn tidy(dir: &Path) -> Result<(), JournalError> {
 /// Removes what is only there while a part is open.
 pub(super) fn remove_copies(dir: &Path) -> Result<(), JournalError> {
     remove_tree(&beside(dir, ".new"))?;
-    remove_tree(&reading_copy(dir))
+    // The one that readers had once.
+    remove_tree(&beside(dir, ".read"))
 }
 
 /// Copies all files. What is left of the copy when that fails goes, above all on a full disk.

@@ -3,10 +3,11 @@
 //! sled does not sync what it flushes, can panic on damaged files, and changes
 //! them when it opens them. So: our own fdatasync after every flush; a head
 //! beside it that says how far each part must reach; a checksum of the files of a part since they
-//! were handed over; and a copy to open, whenever nothing is to be appended or the checksum does not match.
+//! were handed over; a copy to open, whenever the checksum does not match; and no sled at all for who only reads.
 
 mod files;
 mod guard;
+mod in_place;
 mod part;
 mod row;
 
@@ -15,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::guard::caught;
+use self::in_place::InPlace;
 use self::part::OpenSled;
 use super::parts::{Parts, number};
-use super::shelf::{Access, Shelf, Sizes};
+use super::shelf::{Access, Next, OpenPart, Shelf, Sizes};
 use super::trouble::Trouble;
 use super::{Base, Chunk, Head, HistoryUsage, Part, history_of_parts};
 use crate::atom::AtomId;
@@ -100,27 +102,6 @@ impl SledShelf {
         self.dir.join(format!("{first:020}"))
     }
 
-    /// A copy that is read, and goes when it is closed.
-    fn open_copy(&self, dir: &Path, part: &Part) -> Result<OpenSled, Trouble> {
-        let handed_over = files::sums_match(dir)?;
-        files::first_that(dir, |source| {
-            let copy = files::copy_for_reading(source, dir)?;
-            let opened = caught(|| {
-                let opened = OpenSled::open(&copy)?;
-                match handed_over && source == dir {
-                    true => opened.must_end_with(part),
-                    false => opened.cut_beyond(part.last).and_then(|()| opened.prove(part)),
-                }
-                .map(|()| opened)
-            });
-            if opened.is_err() {
-                // It is of no use to anybody.
-                let _ = files::remove_tree(&copy);
-            }
-            opened
-        })
-    }
-
     /// The files themselves, which sled changes.
     fn open_files(&self, dir: &Path, part: &Part) -> Result<OpenSled, Trouble> {
         if !files::sums_match(dir)? {
@@ -167,14 +148,53 @@ impl SledShelf {
     }
 }
 
+/// A part that is open.
+#[derive(Debug)]
+enum Opened {
+    /// To be read.
+    InPlace(InPlace),
+    /// To be appended to.
+    Sled(OpenSled),
+}
+
+impl OpenPart for Opened {
+    fn append(&mut self, chunks: &[Chunk]) -> Result<(), Trouble> {
+        match self {
+            Self::InPlace(part) => part.append(chunks),
+            Self::Sled(part) => part.append(chunks),
+        }
+    }
+
+    fn chunk(&self, seq: u64, frames: &mut Vec<u8>) -> Result<Option<Next>, Trouble> {
+        match self {
+            Self::InPlace(part) => part.chunk(seq, frames),
+            Self::Sled(part) => part.chunk(seq, frames),
+        }
+    }
+
+    fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, Trouble> {
+        match self {
+            Self::InPlace(part) => part.of_atom(atom),
+            Self::Sled(part) => part.of_atom(atom),
+        }
+    }
+
+    fn forget(self) {
+        match self {
+            Self::InPlace(part) => part.forget(),
+            Self::Sled(part) => part.forget(),
+        }
+    }
+}
+
 impl Shelf for SledShelf {
-    type Opened = OpenSled;
+    type Opened = Opened;
 
     fn sizes(&self) -> Sizes {
         self.sizes
     }
 
-    fn create(&self, first: u64) -> Result<OpenSled, Trouble> {
+    fn create(&self, first: u64) -> Result<Opened, Trouble> {
         if !self.dir.is_dir() {
             make_dir(&self.dir)?;
         }
@@ -183,29 +203,26 @@ impl Shelf for SledShelf {
         make_dir(&dir)?;
         let opened = caught(|| OpenSled::open(&dir))?;
         files::sync_tree(&dir)?;
-        Ok(opened)
+        Ok(Opened::Sled(opened))
     }
 
-    fn open(&self, part: &Part, access: Access) -> Result<OpenSled, Trouble> {
+    fn open(&self, part: &Part, access: Access) -> Result<Opened, Trouble> {
         let dir = self.part(part.first);
         files::finish_exchange(&dir)?;
         if !dir.is_dir() {
             return Err(Trouble::Damage(format!("{} is gone", dir.display())));
         }
         match access {
-            Access::Read => self.open_copy(&dir, part),
-            Access::Append => self.open_files(&dir, part),
+            Access::Read => {
+                files::first_that(&dir, |dir| InPlace::open(dir, part)).map(Opened::InPlace)
+            }
+            Access::Append => self.open_files(&dir, part).map(Opened::Sled),
         }
     }
 
-    fn close(&self, first: u64, opened: OpenSled, hand_over: bool) -> Result<(), Trouble> {
+    fn close(&self, first: u64, opened: Opened, hand_over: bool) -> Result<(), Trouble> {
+        let Opened::Sled(opened) = opened else { return Ok(()) };
         let dir = self.part(first);
-        if opened.dir() != dir {
-            let copy = opened.dir().to_owned();
-            let shut = caught(|| opened.shut());
-            files::remove_tree(&copy)?;
-            return shut;
-        }
         caught(|| opened.shut())?;
         if hand_over {
             files::sync_tree(&dir)?;

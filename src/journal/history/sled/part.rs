@@ -110,10 +110,6 @@ impl OpenSled {
         Ok(Self { sled: ManuallyDrop::new(trees), file, dir: dir.to_owned() })
     }
 
-    pub(super) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Closes it, and waits until it has written what it had.
     pub(super) fn shut(self) -> Result<(), Trouble> {
         let Self { sled, file, dir } = self;

@@ -5,35 +5,35 @@
 //! sled, which writes every value in one piece, in its log and in its pages. What is too
 //! long for one value is packed as pieces, each of which is a frame itself.
 
-use crate::journal::frame::{self, Flaw, HEADER_BYTES, Header, MAGIC, MAX_PAYLOAD};
+use super::frame::{self, Flaw, HEADER_BYTES, Header, MAGIC, MAX_PAYLOAD};
 
-/// How far ahead is searched at a time.
-const WINDOW: usize = 4 << 20;
-
-/// The longest frame.
-const LONGEST: usize = HEADER_BYTES + MAX_PAYLOAD;
+/// The longest frame there is.
+pub(crate) const LONGEST: usize = HEADER_BYTES + MAX_PAYLOAD;
 
 /// What is found in a file, in the order of its offsets.
-pub(super) trait Finder {
+pub(crate) trait Finder {
     /// A whole frame.
     fn frame(&mut self, offset: u64, header: Header, frame: &[u8]);
     /// A frame of a newer format.
     fn newer(&mut self, format: u8);
 }
 
-/// Finds the frames of a file; gives how many of its bytes could not be read.
+/// Finds the frames of a file that are no longer than `longest`, `window` bytes at a time; gives how many
+/// of its bytes could not be read.
 ///
 /// `read_at` fills a piece from an offset on; it gives how many bytes there were, and how many of them are unreadable.
-pub(super) fn carve(
+pub(crate) fn carve(
+    window: usize,
+    longest: usize,
     mut read_at: impl FnMut(&mut [u8], u64) -> (usize, u64),
     finder: &mut impl Finder,
 ) -> u64 {
-    let mut bytes = vec![0; WINDOW + LONGEST];
+    let mut bytes = vec![0; window + longest];
     let (mut start, mut unreadable) = (0_u64, 0);
     loop {
         let (read, bad) = read_at(&mut bytes, start);
         let last = read < bytes.len();
-        let end = if last { read } else { WINDOW };
+        let end = if last { read } else { window };
         let mut at = 0;
         while at < end {
             let Some(found) = find(&bytes[at..read]) else {
@@ -50,7 +50,7 @@ pub(super) fn carve(
             return unreadable + bad;
         }
         // What overlaps is read again, and counted then.
-        unreadable += bad.min(WINDOW as u64);
+        unreadable += bad.min(window as u64);
         start += at.max(end) as u64;
     }
 }
