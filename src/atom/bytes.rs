@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -155,6 +156,13 @@ pub(crate) mod text {
         let text: Option<Text> = Option::deserialize(d)?;
         Ok(text.map(|text| text.0))
     }
+}
+
+/// A value that is shared: read without a box between.
+pub(crate) fn arc<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Arc<T>, D::Error> {
+    T::deserialize(d).map(Arc::new)
 }
 
 /// What is shown in place of a hidden value.

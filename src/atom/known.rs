@@ -22,6 +22,7 @@ pub(crate) struct Known {
     pub(crate) id: AtomId,
     /// The name of the engine that made it.
     pub(crate) engine: Arc<str>,
+    #[serde(deserialize_with = "crate::atom::bytes::arc")]
     pub(crate) spec: Arc<AtomSpec>,
     pub(crate) life: Life,
     /// What a person should know beside the reason: the failing path, the signal's sender.
@@ -47,6 +48,18 @@ pub struct PlannedRetry {
     pub id: AtomId,
     /// When it will be created.
     pub due: Timestamp,
+}
+
+impl Known {
+    /// Has in common with another atom what is the same, as those have that are made of one request.
+    pub(crate) fn share(&mut self, other: &Self) {
+        if self.engine == other.engine {
+            self.engine = other.engine.clone();
+        }
+        if self.spec == other.spec {
+            self.spec = other.spec.clone();
+        }
+    }
 }
 
 impl From<Known> for Atom {

@@ -72,6 +72,7 @@ pub struct Creation {
     /// The name of the engine that makes it.
     pub engine: Arc<str>,
     /// What it is asked to be.
+    #[serde(deserialize_with = "crate::atom::bytes::arc")]
     pub spec: Arc<AtomSpec>,
     /// The number of this execution, from 1.
     pub attempt: u32,

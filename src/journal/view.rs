@@ -204,7 +204,10 @@ impl View {
     }
 
     /// Puts back an atom from a snapshot.
-    pub(crate) fn restore(&mut self, known: Known) {
+    pub(crate) fn restore(&mut self, mut known: Known) {
+        if let Some((_, before)) = self.atoms.last_key_value() {
+            known.share(before.known());
+        }
         let atom = Atom::from(known);
         if let (Some(name), None) = (atom.name(), atom.replaced_by()) {
             self.names.insert(name.into(), atom.id());
@@ -293,5 +296,25 @@ pub(crate) fn noted(known: &Known, life: Life, note: &Note) -> Known {
         usage: note.usage.clone().or_else(|| known.usage.clone()),
         left_behind: note.left_behind.clone().or_else(|| known.left_behind.clone()),
         ..known.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atom::AtomSpec;
+
+    #[test]
+    fn atoms_that_are_read_again_have_in_common_what_is_the_same() {
+        let mut view = View::default();
+        for arg in ["a", "a", "b"] {
+            let spec = AtomSpec::command("true").arg(arg).into();
+            let creation = Creation { engine: "test".into(), spec, attempt: 1, retry_of: None };
+            view.restore(born(AtomId::new(), Timestamp::from_micros(1), &creation));
+        }
+        let known: Vec<&Known> = view.atoms().map(Atom::known).collect();
+        assert!(known.iter().all(|other| Arc::ptr_eq(&other.engine, &known[0].engine)));
+        assert!(Arc::ptr_eq(&known[0].spec, &known[1].spec));
+        assert_ne!(known[1].spec, known[2].spec);
     }
 }

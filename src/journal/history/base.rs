@@ -7,7 +7,7 @@ use crate::journal::JournalError;
 use crate::journal::View;
 use crate::journal::frame;
 use crate::journal::wal::create;
-use crate::journal::wal::recover::Scan;
+use crate::journal::wal::preface::Preface;
 
 /// The atoms as they were before an event, and the checksum of the event before
 /// it: folding begins here. In the bytes of a segment's header and snapshot.
@@ -54,7 +54,7 @@ impl Base {
     /// The atoms.
     pub(crate) fn view(&self) -> Result<View, String> {
         let path = PathBuf::from("what the history builds on");
-        let scan = Scan::preface(&self.frames, path, self.first);
-        Ok(scan.map_err(|error| error.to_string())?.view)
+        let preface = Preface::read(&self.frames, self.frames.len() as u64, path, self.first);
+        Ok(preface.map_err(|error| error.to_string())?.view)
     }
 }

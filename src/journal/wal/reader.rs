@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::recover::Scan;
+use super::preface::Preface;
 use super::segment::{self, Layout, SEGMENT_HEADER_BYTES, SegmentHeader, Spot};
 use crate::atom::AtomId;
 use crate::journal::frame::{self, HEADER_BYTES, Header, Kind};
@@ -97,8 +97,8 @@ impl SegmentReader {
             .read_at(&mut bytes, 0)
             .map_err(|e| error::io("cannot read segment", self.path.clone(), e))?;
         bytes.truncate(read);
-        let scan = Scan::preface_of(&bytes, self.layout.bytes, self.path.clone(), self.seq)?;
-        Base::new(self.seq, scan.chain, &scan.view)
+        let preface = Preface::read(&bytes, self.layout.bytes, self.path.clone(), self.seq)?;
+        Base::new(self.seq, preface.chain, &preface.view)
     }
 
     /// The number of the event that comes next.

@@ -4,13 +4,13 @@
 //! be is handed over as a [`Mend`].
 
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::{io, thread};
 
 use super::create::Segment;
-use super::segment::{
-    self, FOOTER_BYTES, Footer, Layout, SEGMENT_HEADER_BYTES, SegmentHeader, SnapshotEnd, Spot,
-};
-use crate::atom::Known;
+use super::preface::{self, Preface};
+use super::segment::{self, FOOTER_BYTES, Footer, Layout, SEGMENT_HEADER_BYTES, Spot};
 use crate::journal::codec;
 use crate::journal::frame::{self, Flaw, HEADER_BYTES, Header, Kind, MAGIC};
 use crate::journal::storage::{Storage, StoredFile};
@@ -76,11 +76,16 @@ pub(crate) fn recover(storage: &dyn Storage, first: u64) -> Result<Recovered, Jo
     let len = file.len().map_err(|e| error::io("cannot read segment", path.clone(), e))?;
     let too_large = || Spot { path: path.clone(), offset: 0, seq: None }.damaged("too large");
     let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_large())?];
-    let (read, data) = read_data(&*file, &mut bytes)
-        .map_err(|e| error::io("cannot read segment", path.clone(), e))?;
-    bytes.truncate(read);
-    let mut scan = Scan::preface(&bytes, path, first)?;
-    scan.know_zeros(&data);
+    let (preface, data) =
+        read_in(&*file, &mut bytes, |beginning| Preface::read(beginning, len, path.clone(), first))
+            .map_err(|e| error::io("cannot read segment", path.clone(), e))?;
+    let preface = preface?;
+    if data.read < bytes.len() {
+        let spot = Spot { path, offset: data.read as u64, seq: None };
+        return Err(spot.damaged(format!("the file has {} bytes, not {len}", data.read)));
+    }
+    let mut scan = Scan::new(preface, &bytes);
+    scan.know_zeros(&data.places);
     scan.events()?;
     scan.must_be_newest()?;
     let segment = Segment { name, file, first, layout: scan.layout, start: scan.start as u64 };
@@ -100,28 +105,71 @@ pub(crate) fn recover(storage: &dyn Storage, first: u64) -> Result<Recovered, Jo
 /// How much is read at a time.
 const PIECE: usize = 128 << 10;
 
-/// Reads a file into `bytes`, which are zeros. Most of a segment with many atoms is zeros: those are compared, and
-/// not copied, so that they take no memory. Gives how many bytes the file has, and where those are that are not zeros.
-fn read_data(
+/// What comes after a snapshot is read on a thread of its own if it has as many bytes.
+const APART: usize = 4 << 20;
+
+/// How far a file was read, and where it has bytes that are not zeros.
+#[derive(Debug)]
+struct Data {
+    read: usize,
+    places: Vec<Range<usize>>,
+}
+
+/// Reads a segment into `bytes`, which are zeros, and its preface from them. To decode that takes about as long as reading
+/// what comes after it, where that is long: then both are done at once.
+fn read_in<T>(
     file: &dyn StoredFile,
     bytes: &mut [u8],
-) -> std::io::Result<(usize, Vec<Range<usize>>)> {
+    preface: impl FnOnce(&[u8]) -> T,
+) -> io::Result<(T, Data)> {
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    let read = file.read_at(&mut header, 0)?;
+    let told = preface::told_bytes(&header[..read]).unwrap_or(bytes.len());
+    let (beginning, rest) = bytes.split_at_mut(told.min(bytes.len()));
+    let (after, apart) = (beginning.len(), rest.len() >= APART);
+    let mut read_rest = || read_data(file, rest, after);
+    let read_beginning = || {
+        let data = read_data(file, beginning, 0)?;
+        Ok::<_, io::Error>((preface(beginning), data))
+    };
+    let ((preface, mut data), more) = if apart {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("caesium-open".to_owned());
+            let reading = thread.spawn_scoped(scope, read_rest)?;
+            let begun = read_beginning()?;
+            let more = reading.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            Ok::<_, io::Error>((begun, more))
+        })?
+    } else {
+        (read_beginning()?, read_rest()?)
+    };
+    if data.read == after {
+        data.read += more.read;
+        data.places.extend(more.places);
+    }
+    Ok((preface, data))
+}
+
+/// Reads as much as there is from an offset on. Most of a segment with many atoms is zeros: those are compared, and
+/// not copied, so that they take no memory.
+fn read_data(file: &dyn StoredFile, bytes: &mut [u8], offset: usize) -> io::Result<Data> {
     let mut piece = vec![0; PIECE.min(bytes.len())];
-    let (mut at, mut data) = (0, Vec::new());
-    while at < bytes.len() {
-        let wanted = piece.len().min(bytes.len() - at);
+    let mut data = Data { read: 0, places: Vec::new() };
+    while data.read < bytes.len() {
+        let wanted = piece.len().min(bytes.len() - data.read);
+        let at = offset + data.read;
         let read = file.read_at(&mut piece[..wanted], at as u64)?;
         let found = &piece[..read];
         if !segment::is_zero(found) {
-            bytes[at..at + read].copy_from_slice(found);
-            data.push(at..at + read);
+            bytes[data.read..data.read + read].copy_from_slice(found);
+            data.places.push(at..at + read);
         }
-        at += read;
+        data.read += read;
         if read < wanted {
             break;
         }
     }
-    Ok((at, data))
+    Ok(data)
 }
 
 /// One pass over the bytes of a segment.
@@ -153,34 +201,35 @@ pub(crate) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Reads header and snapshot: they were durable before the segment got its name, so any flaw is damage.
+    /// Reads header and snapshot of a segment.
     pub(crate) fn preface(
         bytes: &'a [u8],
         path: PathBuf,
         first: u64,
     ) -> Result<Self, JournalError> {
-        Self::preface_of(bytes, bytes.len() as u64, path, first)
+        let preface = Preface::read(bytes, bytes.len() as u64, path, first)?;
+        Ok(Self::new(preface, bytes))
     }
 
-    /// The same with the beginning of a file of this length, up to the end of the snapshot at least.
-    pub(crate) fn preface_of(
-        bytes: &'a [u8],
-        length: u64,
-        path: PathBuf,
-        first: u64,
-    ) -> Result<Self, JournalError> {
-        let mut scan = Self {
+    /// Goes on after what was read of a segment that has these bytes.
+    fn new(preface: Preface, bytes: &'a [u8]) -> Self {
+        let Preface { path, first, layout, end, chain, view } = preface;
+        let at = |offset: u64| usize::try_from(offset).ok();
+        let progress = layout.progress.and_then(at).and_then(|at| bytes.get(at..));
+        let progress = progress.and_then(segment::read_progress);
+        let bytes = bytes.get(..at(layout.end).unwrap_or(usize::MAX)).unwrap_or(bytes);
+        Self {
             bytes,
             zeros_from: bytes.len(),
             path,
             first,
-            layout: Layout::plain(length),
-            progress: None,
-            start: 0,
-            offset: 0,
+            layout,
+            progress,
+            start: end,
+            offset: end,
             seq: first - 1,
-            chain: frame::CHAIN_START,
-            view: View::default(),
+            chain,
+            view,
             footer: None,
             mend: Mend::Nothing,
             group: None,
@@ -188,65 +237,7 @@ impl<'a> Scan<'a> {
             cut: None,
             clean: false,
             successor_torn: false,
-        };
-        let (header, payload) =
-            frame::decode(bytes).map_err(|flaw| scan.spot(None).flawed(flaw))?;
-        if header.kind != Kind::Header || header.seq != first - 1 {
-            return Err(scan.spot(None).damaged("this is not the segment that its name says"));
         }
-        let told: SegmentHeader = segment::payload(payload, || scan.spot(None))?;
-        if told.bytes != length {
-            let problem = format!("the file has {length} bytes, not {}", told.bytes);
-            return Err(scan.spot(None).damaged(problem));
-        }
-        let Some(layout) = Layout::of(header, length) else {
-            return Err(scan.spot(None).damaged("the file is not divided as a segment is"));
-        };
-        let at = |offset: u64| usize::try_from(offset).ok();
-        scan.bytes = bytes.get(..at(layout.end).unwrap_or(usize::MAX)).unwrap_or(bytes);
-        scan.zeros_from = scan.bytes.len();
-        let progress = layout.progress.and_then(at).and_then(|at| bytes.get(at..));
-        scan.progress = progress.and_then(segment::read_progress);
-        scan.layout = layout;
-        scan.chain = header.prev;
-        scan.offset = header.frame_bytes();
-        let mut prev = header.crc;
-        let mut atoms = 0;
-        loop {
-            let (header, payload) =
-                frame::decode(scan.rest()).map_err(|flaw| scan.spot(None).flawed(flaw))?;
-            if header.prev != prev || header.seq != first - 1 {
-                return Err(scan.spot(None).damaged("the snapshot is not in one piece"));
-            }
-            prev = header.crc;
-            match header.kind {
-                Kind::Atom => {
-                    let known: Known = segment::payload(payload, || scan.spot(None))?;
-                    scan.view.restore(known);
-                    atoms += 1;
-                    scan.offset += header.frame_bytes();
-                }
-                Kind::SnapshotEnd => {
-                    let end: SnapshotEnd = segment::payload(payload, || scan.spot(None))?;
-                    scan.offset += header.frame_bytes();
-                    let length = (scan.offset - SEGMENT_HEADER_BYTES) as u64;
-                    if end.atoms != atoms || told.atoms != atoms || told.snapshot_bytes != length {
-                        return Err(scan.spot(None).damaged("the snapshot is not complete"));
-                    }
-                    break;
-                }
-                Kind::Header
-                | Kind::Event
-                | Kind::Footer
-                | Kind::Opened
-                | Kind::Piece
-                | Kind::Progress => {
-                    return Err(scan.spot(None).damaged("the snapshot has no end"));
-                }
-            }
-        }
-        scan.start = scan.offset;
-        Ok(scan)
     }
 
     /// Tells where the bytes are that are not zeros.
@@ -268,12 +259,8 @@ impl<'a> Scan<'a> {
         &self.bytes[self.offset..self.zeros_from.max(self.offset)]
     }
 
-    fn spot(&self, seq: Option<u64>) -> Spot {
-        Spot { path: self.path.clone(), offset: self.offset as u64, seq }
-    }
-
     fn here(&self) -> Spot {
-        self.spot(Some(self.seq + 1))
+        Spot { path: self.path.clone(), offset: self.offset as u64, seq: Some(self.seq + 1) }
     }
 
     /// Reads the events up to where the segment ends: cleanly, openly, or torn.
