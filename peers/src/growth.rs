@@ -10,7 +10,7 @@ use caesium::{AtomSpec, DeleteRequest, Engine, WaitRequest};
 
 use crate::Result;
 use crate::journal::{Events, batched};
-use crate::open::fill;
+use crate::open::{Specs, fill};
 use crate::programs::{Ours, Runner};
 
 /// What is measured is measured so often.
@@ -62,7 +62,7 @@ fn appending(dir: &Path) -> Result<()> {
     const TIMES: usize = 500;
     row("a durable event, in a store with so many", "µs", HISTORIES, |history| {
         let store = store_with(dir, history);
-        fill(&store, 1, history)?;
+        fill(&store, 1, Specs::OneForAll, history)?;
         let events = Events::in_store(&store, JournalOptions::default())?;
         let micros = timed(|| (0..TIMES).try_for_each(|_| Ok(events.append(1)?.wait()?)))?;
         events.finish()?;
@@ -98,7 +98,7 @@ fn opening(dir: &Path) -> Result<()> {
     let sizes = [100, 1000, 10_000, 100_000];
     row("an atom that runs, of so many, when a store is opened", "µs", sizes, |atoms| {
         let store = dir.join(format!("open{atoms}"));
-        fill(&store, atoms, 0)?;
+        fill(&store, atoms, Specs::OneForEach, 0)?;
         let mut taken = Vec::new();
         for _ in 0..ROUNDS {
             let began = Instant::now();

@@ -17,20 +17,23 @@ use crate::journal::{Events, batched};
 
 const ATOMS: usize = 10_000;
 const HISTORY: usize = 1_000_000;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 31;
 
 /// The section that is a process of its own: it opens what it is told to, and says how long that took and its peak of memory.
 pub(crate) const CHILD: &str = "open-child";
 
 /// Opens each by turns, in a process of its own.
 pub(crate) fn all(dir: &Path) -> Result<()> {
-    let (short, long, sqlite) = (dir.join("short"), dir.join("long"), dir.join("sqlite"));
-    fill(&short, ATOMS, 0)?;
-    fill(&long, ATOMS, HISTORY)?;
+    let [short, long, each, sqlite] =
+        ["short", "long", "each", "sqlite"].map(|name| dir.join(name));
+    fill(&short, ATOMS, Specs::OneForAll, 0)?;
+    fill(&long, ATOMS, Specs::OneForAll, HISTORY)?;
+    fill(&each, ATOMS, Specs::OneForEach, 0)?;
     rows(&sqlite)?;
     let ways = [
         (format!("SQLite, {ATOMS} rows read"), &sqlite),
         (format!("caesium, {ATOMS} atoms that run"), &short),
+        ("caesium, each asked for with other arguments".to_owned(), &each),
         (format!("caesium, the same and {HISTORY} events of history"), &long),
     ];
     let mut figures = vec![Vec::new(); ways.len()];
@@ -91,20 +94,29 @@ pub(crate) fn child(what: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What the atoms of a store are asked for with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Specs {
+    OneForAll,
+    OneForEach,
+}
+
 /// A store with atoms that run, and that many events of another one that has come and gone.
-pub(crate) fn fill(dir: &Path, atoms: usize, history: usize) -> Result<()> {
+pub(crate) fn fill(dir: &Path, atoms: usize, specs: Specs, history: usize) -> Result<()> {
     std::fs::create_dir(dir)?;
     let (journal, _) = Journal::open_dir(dir, batched())?;
     let spec = Arc::new(AtomSpec::command("true").arg("an argument"));
     for from in (0..atoms).step_by(200) {
         let ((), made) = journal.change(|draft| {
-            for _ in from..atoms.min(from + 200) {
-                let creation = Creation {
-                    engine: "peers".into(),
-                    spec: Arc::clone(&spec),
-                    attempt: 1,
-                    retry_of: None,
+            for number in from..atoms.min(from + 200) {
+                let spec = match specs {
+                    Specs::OneForAll => Arc::clone(&spec),
+                    Specs::OneForEach => {
+                        Arc::new(AtomSpec::command("true").arg(format!("argument {number:05}")))
+                    }
                 };
+                let creation =
+                    Creation { engine: "peers".into(), spec, attempt: 1, retry_of: None };
                 let (atom, at) = (AtomId::new(), Timestamp::from_micros(1));
                 draft.append(atom, at, Fact::Created(creation))?;
                 draft.append(atom, at, Event::Started { pid: Some(4711) }.into())?;
