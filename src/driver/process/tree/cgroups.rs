@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::files;
 use super::group::{Group, Node};
@@ -18,14 +18,21 @@ use crate::atom::{AtomId, Limits};
 use crate::driver::process::spawn::Failure;
 use crate::lifecycle::Reason;
 
-/// The hierarchies in which cgroups can be made for a store: found out once, by trying.
+/// The hierarchies in which cgroups can be made for a store: found out by trying.
 ///
 /// An atom always gets one in the hierarchy that contains it best (v2; else v1's
 /// freezer and pids) and in v1's memory, whose counter is the evidence of an OOM
-/// kill. A limited atom gets one in all of them, so that it is also measured.
+/// kill. A limited atom gets one in all of them, so that it is also measured. Where v2 is there,
+/// the others are tried when the first limited atom comes: that takes milliseconds.
 #[derive(Debug)]
 pub(in crate::driver::process) struct Cgroups {
+    /// Those that can be used for every atom.
     stores: Vec<StoreGroup>,
+    /// What else there is, of which nothing is known.
+    others: Vec<StoreGroup>,
+    /// Those of them that can be used, once they were tried.
+    limited: OnceLock<Vec<StoreGroup>>,
+    store_dir: String,
 }
 
 impl Cgroups {
@@ -35,51 +42,34 @@ impl Cgroups {
     /// refuses any of that is not used. Nothing of it is left. `store_name` has to
     /// be one that no other store has, and a part of a file name.
     ///
-    /// This process is forked: to be called where that is cheap and safe.
+    /// This process is forked, here and when the first limited atom comes: to be called where that is cheap and safe.
     pub(in crate::driver::process) fn find(store_name: &str) -> Self {
-        let store_dir = format!("caesium-{store_name}");
-        let found = Hierarchy::all().and_then(|mut all| {
-            // The one that the child is killed in comes last.
-            all.sort_by_key(|hierarchy| matches!(hierarchy.kind, Kind::V2 { .. }));
-            if all.is_empty() {
-                return Ok(Vec::new());
-            }
-            let tried: Vec<(Hierarchy, io::Result<PathBuf>)> = all
-                .into_iter()
-                .map(|mut hierarchy| {
-                    hierarchy.settle(&store_dir, LEAF);
-                    let made = StoreGroup::new(hierarchy.clone(), &store_dir).make_dir(TRIAL);
-                    (hierarchy, made)
-                })
-                .collect();
-            let stores: Vec<PathBuf> =
-                tried.iter().map(|(hierarchy, _)| hierarchy.base.join(&store_dir)).collect();
-            let usable = try_all(tried, &store_dir);
-            for store in stores {
-                if let Err(error) = files::remove_tree(&store.join(TRIAL)) {
-                    tracing::warn!(cgroup = %store.display(), %error, "a trial is left behind");
-                }
-                // Not when atoms of an earlier keeper are in it.
-                drop(fs::remove_dir(&store));
-            }
-            usable
-        });
-        let stores = found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot find out which cgroups there are");
-            Vec::new()
-        });
-        Self { stores }
+        let is_unified = |hierarchy: &Hierarchy| matches!(hierarchy.kind, Kind::V2 { .. });
+        let for_all =
+            |hierarchy: &Hierarchy| is_unified(hierarchy) || hierarchy.binds(Controller::Memory);
+        let (for_all, others): (Vec<_>, Vec<_>) =
+            mounted().into_iter().partition(|hierarchy| for_all(hierarchy));
+        let store_dir = store_dir(store_name);
+        let mut stores = usable(for_all, &store_dir);
+        let contained = stores.iter().any(|store| is_unified(&store.hierarchy));
+        if !contained {
+            stores.extend(usable(others, &store_dir));
+            return Self::with(stores, Vec::new(), store_dir);
+        }
+        Self::with(stores, others, store_dir)
     }
 
     /// Where they would be, of which nothing is known: for what an earlier keeper has left.
     pub(in crate::driver::process) fn untried(store_name: &str) -> Self {
-        let store_dir = format!("caesium-{store_name}");
-        let all = Hierarchy::all().unwrap_or_default();
-        let store = |mut hierarchy: Hierarchy| {
+        Self::with(Vec::new(), mounted(), store_dir(store_name))
+    }
+
+    fn with(stores: Vec<StoreGroup>, others: Vec<Hierarchy>, store_dir: String) -> Self {
+        let others = others.into_iter().map(|mut hierarchy| {
             hierarchy.settle(&store_dir, LEAF);
             StoreGroup::new(hierarchy, &store_dir)
-        };
-        Self { stores: all.into_iter().map(store).collect() }
+        });
+        Self { stores, others: others.collect(), limited: OnceLock::new(), store_dir }
     }
 
     /// Whether an atom's processes can be told from others, and ended together.
@@ -101,7 +91,8 @@ impl Cgroups {
         // What each limit is set in, found before anything is made.
         let mut providers = Vec::new();
         for limit in &asked {
-            let store = self.provider(limit.controller).ok_or_else(|| {
+            let provider = self.for_limited().find(|store| store.hierarchy.binds(limit.controller));
+            let store = provider.ok_or_else(|| {
                 limit.failure(
                     "there is no cgroup with this controller that may be written to here; \
                      run the host as root, or in a cgroup that is delegated to it",
@@ -131,10 +122,26 @@ impl Cgroups {
         }
     }
 
-    fn make_nodes(&self, name: &str, all: bool, nodes: &mut Vec<Node>) -> Result<(), Failure> {
-        for store in &self.stores {
+    /// Those that a limited atom is in.
+    fn for_limited(&self) -> impl Iterator<Item = &StoreGroup> {
+        let others = self.limited.get_or_init(|| {
+            let others = self.others.iter().map(|store| Hierarchy::clone(&store.hierarchy));
+            usable(others.collect(), &self.store_dir)
+        });
+        others.iter().chain(&self.stores)
+    }
+
+    /// All that there are, tried or not: where an earlier keeper may have made some.
+    fn everywhere(&self) -> impl Iterator<Item = &StoreGroup> {
+        self.others.iter().chain(&self.stores)
+    }
+
+    fn make_nodes(&self, name: &str, limited: bool, nodes: &mut Vec<Node>) -> Result<(), Failure> {
+        let stores: Vec<_> =
+            if limited { self.for_limited().collect() } else { self.stores.iter().collect() };
+        for store in stores {
             let contains = self.contains_with(store);
-            if !contains && !all && !store.hierarchy.binds(Controller::Memory) {
+            if !contains && !limited && !store.hierarchy.binds(Controller::Memory) {
                 continue;
             }
             match store.make_dir(name) {
@@ -171,28 +178,21 @@ impl Cgroups {
         best == Some(rank(store))
     }
 
-    fn provider(&self, controller: Controller) -> Option<&StoreGroup> {
-        self.stores.iter().find(|store| store.hierarchy.binds(controller))
-    }
-
     /// The cgroup of an atom that an earlier keeper made, wherever that one ran.
     pub(in crate::driver::process) fn reopen(&self, atom: AtomId) -> Option<Group> {
         let name = atom.to_string();
-        let nodes: Vec<_> = self
-            .stores
-            .iter()
-            .filter_map(|store| {
-                let dir = store.find(&name)?;
-                Some(Node { hierarchy: Arc::clone(&store.hierarchy), dir })
-            })
-            .collect();
+        let node = |store: &StoreGroup| {
+            let dir = store.find(&name)?;
+            Some(Node { hierarchy: Arc::clone(&store.hierarchy), dir })
+        };
+        let nodes: Vec<_> = self.everywhere().filter_map(node).collect();
         (!nodes.is_empty()).then(|| Group::new(atom, nodes))
     }
 
     /// Removes all that nothing lives in: those of atoms that were not watched any more when their keeper was killed, and the
     /// store's own.
     pub(in crate::driver::process) fn sweep(&self) {
-        for store in &self.stores {
+        for store in self.everywhere() {
             store.sweep();
             store.remove();
         }
@@ -201,7 +201,7 @@ impl Cgroups {
     /// The atoms of this store that have a cgroup, needed or not.
     #[cfg(test)]
     pub(in crate::driver::process) fn leftover_groups(&self) -> Vec<AtomId> {
-        let mut atoms: Vec<_> = self.stores.iter().flat_map(StoreGroup::atoms).collect();
+        let mut atoms: Vec<_> = self.everywhere().flat_map(StoreGroup::atoms).collect();
         atoms.sort_unstable();
         atoms.dedup();
         atoms
@@ -209,7 +209,7 @@ impl Cgroups {
 
     /// Removes the store's own cgroups, as far as no atom has one in them.
     pub(in crate::driver::process) fn remove_store_group(&self) {
-        for store in &self.stores {
+        for store in self.everywhere() {
             store.remove();
         }
     }
@@ -226,23 +226,68 @@ impl Cgroups {
         kill: bool,
         wanted: impl Fn(&Kind) -> bool,
     ) -> Option<Self> {
-        let store_dir = format!("caesium-{store_name}");
-        let mut stores = Self::find(store_name).stores;
-        stores.retain(|store| wanted(&store.hierarchy.kind));
-        for store in &mut stores {
+        let found = Self::find(store_name);
+        let wanted = found.for_limited().filter(|store| wanted(&store.hierarchy.kind));
+        let stores = wanted.map(|store| {
             let mut hierarchy = (*store.hierarchy).clone();
             match &mut hierarchy.kind {
                 Kind::V2 { kill: has } => *has = *has && kill,
                 Kind::V1(_) => {}
             }
-            *store = StoreGroup::new(hierarchy, &store_dir);
-        }
-        (!stores.is_empty()).then_some(Self { stores })
+            StoreGroup::new(hierarchy, &found.store_dir)
+        });
+        let stores: Vec<_> = stores.collect();
+        (!stores.is_empty()).then(|| Self::with(stores, Vec::new(), store_dir(store_name)))
     }
 }
 
 /// The cgroup that the trial is made in.
 const TRIAL: &str = "trial";
+
+/// The name of a store's own cgroup.
+fn store_dir(store_name: &str) -> String {
+    format!("caesium-{store_name}")
+}
+
+/// The hierarchies that are mounted here.
+fn mounted() -> Vec<Hierarchy> {
+    Hierarchy::mounted().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot find out which cgroups there are");
+        Vec::new()
+    })
+}
+
+/// Those in which cgroups can be made for a store.
+fn usable(hierarchies: Vec<Hierarchy>, store_dir: &str) -> Vec<StoreGroup> {
+    let mut ours = Hierarchy::ours(hierarchies);
+    if ours.is_empty() {
+        return Vec::new();
+    }
+    // The one that the child is killed in comes last.
+    ours.sort_by_key(|hierarchy| matches!(hierarchy.kind, Kind::V2 { .. }));
+    let tried: Vec<(Hierarchy, io::Result<PathBuf>)> = ours
+        .into_iter()
+        .map(|mut hierarchy| {
+            hierarchy.settle(store_dir, LEAF);
+            let made = StoreGroup::new(hierarchy.clone(), store_dir).make_dir(TRIAL);
+            (hierarchy, made)
+        })
+        .collect();
+    let stores: Vec<PathBuf> =
+        tried.iter().map(|(hierarchy, _)| hierarchy.base.join(store_dir)).collect();
+    let usable = try_all(tried, store_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot try which cgroups can be used");
+        Vec::new()
+    });
+    for store in stores {
+        if let Err(error) = files::remove_tree(&store.join(TRIAL)) {
+            tracing::warn!(cgroup = %store.display(), %error, "a trial is left behind");
+        }
+        // Not when atoms are in it.
+        drop(fs::remove_dir(&store));
+    }
+    usable
+}
 
 /// Tries them out, with one child in all of them.
 fn try_all(

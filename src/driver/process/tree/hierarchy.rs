@@ -70,21 +70,25 @@ pub(super) struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Those that are mounted here and that this process can be found in.
-    pub(super) fn all() -> io::Result<Vec<Self>> {
+    /// Those that are mounted here; one may be at several places.
+    pub(super) fn mounted() -> io::Result<Vec<Self>> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let own = fs::read_to_string("/proc/self/cgroup")?;
-        let mut all: Vec<Self> = Vec::new();
-        for hierarchy in parse(&mounts, &own) {
-            // A hierarchy may be mounted at several places: the first one whose
-            // directory is really ours.
-            if all.iter().all(|other| !same_kind(&other.kind, &hierarchy.kind))
+        Ok(parse(&mounts, &fs::read_to_string("/proc/self/cgroup")?))
+    }
+
+    /// Those that this process can be found in, each once. In a cgroup of version 1 with thousands of processes, looking takes
+    /// milliseconds: the kernel sorts them all.
+    pub(super) fn ours(mounted: Vec<Self>) -> Vec<Self> {
+        let mut ours: Vec<Self> = Vec::new();
+        for hierarchy in mounted {
+            // The first one whose directory is really ours.
+            if ours.iter().all(|other| !same_kind(&other.kind, &hierarchy.kind))
                 && lists_us(&hierarchy.base)
             {
-                all.push(hierarchy);
+                ours.push(hierarchy);
             }
         }
-        Ok(all)
+        ours
     }
 
     /// Whether it has this controller bound to it: always so in v1, if the kernel has it in v2.

@@ -179,7 +179,7 @@ fn traces(name: &str) -> Vec<PathBuf> {
     let store = format!("caesium-{name}");
     let of_store = |dir: &Path| dir.components().any(|part| part.as_os_str() == store.as_str());
     let mut found = Vec::new();
-    for hierarchy in Hierarchy::all().unwrap() {
+    for hierarchy in Hierarchy::ours(Hierarchy::mounted().unwrap()) {
         found.extend(
             files::nested(&hierarchy.mount).unwrap().into_iter().filter(|dir| of_store(dir)),
         );
