@@ -73,6 +73,11 @@ impl Atom {
         &self.0
     }
 
+    /// To change it: what others hold of it stays as it was.
+    pub(crate) fn known_mut(&mut self) -> &mut Known {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// Its identity.
     pub fn id(&self) -> AtomId {
         self.0.id

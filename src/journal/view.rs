@@ -73,13 +73,12 @@ impl View {
         match fact {
             Fact::Created(creation) => self.create(id, at, creation),
             Fact::Happened { event, note } => {
-                let atom = self.atoms.get(&id).ok_or(Unfit::NoSuchAtom(id))?;
+                let atom = self.atoms.get_mut(&id).ok_or(Unfit::NoSuchAtom(id))?;
                 let life = transition(atom.life(), event, at)?;
-                let atom = Atom::from(noted(atom.known(), life, note));
+                note_down(atom.known_mut(), life, note);
+                let atom = atom.clone();
                 if atom.state() == State::Deleted {
                     self.forget(&atom);
-                } else {
-                    self.atoms.insert(id, atom.clone());
                 }
                 Ok(atom)
             }
@@ -96,7 +95,7 @@ impl View {
         planned_retry: Option<PlannedRetry>,
     ) -> Result<Atom, Unfit> {
         let atom = self.atoms.get_mut(&id).ok_or(Unfit::NoSuchAtom(id))?;
-        *atom = Atom::from(Known { planned_retry, ..atom.known().clone() });
+        atom.known_mut().planned_retry = planned_retry;
         Ok(atom.clone())
     }
 
@@ -124,14 +123,14 @@ impl View {
             self.keys.entry(key.into()).or_insert(id);
         }
         if let Some(replaced) = creation.retry_of.and_then(|of| self.atoms.get_mut(&of)) {
-            let known = replaced.known().clone();
             if let Some(name) = replaced.name() {
                 // Its name passes on, whether the new atom uses it or not: a snapshot could not tell.
                 if self.names.get(name) == Some(&replaced.id()) {
                     self.names.remove(name);
                 }
             }
-            *replaced = Atom::from(Known { planned_retry: None, replaced_by: Some(id), ..known });
+            let known = replaced.known_mut();
+            (known.planned_retry, known.replaced_by) = (None, Some(id));
         }
         let atom = Atom::from(born(id, at, creation));
         self.atoms.insert(id, atom.clone());
@@ -287,15 +286,19 @@ pub(crate) fn born(id: AtomId, at: Timestamp, creation: &Creation) -> Known {
     }
 }
 
-/// What is known of an atom after an event.
-pub(crate) fn noted(known: &Known, life: Life, note: &Note) -> Known {
-    Known {
-        life,
-        detail: note.detail.clone().or_else(|| known.detail.clone()),
-        handle: note.handle.clone().or_else(|| known.handle.clone()),
-        usage: note.usage.clone().or_else(|| known.usage.clone()),
-        left_behind: note.left_behind.clone().or_else(|| known.left_behind.clone()),
-        ..known.clone()
+/// What an event makes of what is known of an atom.
+pub(crate) fn note_down(known: &mut Known, life: Life, note: &Note) {
+    let Note { detail, handle, usage, left_behind } = note;
+    known.life = life;
+    note_if_told(&mut known.detail, detail);
+    note_if_told(&mut known.handle, handle);
+    note_if_told(&mut known.usage, usage);
+    note_if_told(&mut known.left_behind, left_behind);
+}
+
+fn note_if_told<T: ?Sized>(known: &mut Option<Arc<T>>, told: &Option<Arc<T>>) {
+    if told.is_some() {
+        known.clone_from(told);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::atom::{Atom, AtomId, AtomSpec, Known};
-use crate::journal::view::{View, born, noted};
+use crate::journal::view::{View, born, note_down};
 use crate::journal::{Creation, Fact, Record};
 use crate::lifecycle::{Life, State, transition};
 
@@ -53,7 +53,7 @@ impl Lives {
             Fact::Happened { event, note } => {
                 let Some(known) = self.atoms.get_mut(&id) else { return self.unheard_of(record) };
                 match transition(&known.life, event, record.at) {
-                    Ok(life) if life.state() == record.state => *known = noted(known, life, note),
+                    Ok(life) if life.state() == record.state => note_down(known, life, note),
                     Ok(_) | Err(_) => drop(self.broken.insert(id)),
                 }
             }
