@@ -148,9 +148,19 @@ fn the_same_events_give_the_same_bytes() {
 
 #[test]
 fn a_store_of_format_1_opens_and_goes_on() {
+    opens_and_goes_on("wal");
+}
+
+/// The same events as a program wrote them that went on in the same segment, after a mark, however much was in it.
+#[test]
+fn a_store_of_format_1_whose_segment_was_opened_again_opens_and_goes_on() {
+    opens_and_goes_on("wal-reopened");
+}
+
+fn opens_and_goes_on(wal: &str) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("wal")).unwrap();
-    for entry in fs::read_dir(golden().join("wal")).unwrap() {
+    for entry in fs::read_dir(golden().join(wal)).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), dir.path().join("wal").join(entry.file_name())).unwrap();
     }

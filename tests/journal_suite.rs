@@ -22,6 +22,7 @@ macro_rules! on_both {
 on_both!(
     what_was_acknowledged_is_there_after_reopening,
     a_clean_store_opens_clean_and_goes_on_in_its_segment,
+    a_close_that_leaves_much_to_be_read_begins_another_segment,
     a_refused_fact_changes_and_writes_nothing,
     a_change_that_fails_takes_everything_back,
     a_change_that_panics_takes_everything_back,
@@ -66,6 +67,37 @@ fn a_clean_store_opens_clean_and_goes_on_in_its_segment(store: Store) {
         journal.close().unwrap();
     }
     assert_eq!(store.storage.list().unwrap(), ["00000000000000000001.seg"]);
+}
+
+fn a_close_that_leaves_much_to_be_read_begins_another_segment(store: Store) {
+    let newest = || store.storage.list().unwrap().into_iter().max().unwrap();
+    let (journal, _) = store.open();
+    append(&journal, id(0), created(AtomSpec::command("true").name("lives"))).unwrap();
+    let spec = || AtomSpec::command("true").arg("x".repeat(3000));
+    for number in 1..300 {
+        append(&journal, id(number), created(spec())).unwrap();
+        for fact in [lost(), Event::DeleteAsked.into(), Event::Removed.into()] {
+            append(&journal, id(number), fact).unwrap();
+        }
+    }
+    let last = journal.recent_seq();
+    journal.close().unwrap();
+    let begun = format!("{:020}.seg", last + 1);
+    assert_eq!(newest(), begun);
+    // It has the atoms, and nothing that happened; once is enough.
+    for _ in 0..2 {
+        let (journal, recovery) = store.open();
+        assert_eq!((recovery.events, recovery.atoms, recovery.clean), (last, 1, true));
+        assert!(journal.with_view(|view| view.named("lives").is_some()));
+        assert_eq!(journal.read(1).unwrap().count() as u64, last);
+        journal.verify().unwrap();
+        journal.close().unwrap();
+        assert_eq!(newest(), begun);
+    }
+    let (journal, _) = store.open();
+    append(&journal, id(0), lost()).unwrap();
+    journal.close().unwrap();
+    assert_eq!(newest(), begun, "a little more is no reason");
 }
 
 fn a_refused_fact_changes_and_writes_nothing(store: Store) {

@@ -345,11 +345,13 @@ impl Inner {
             // Closing and opening again and again must not eat what endings
             // need on a full disk: the next open merely looks closer.
             None if !decided.may_close() => Ok(()),
-            None => match core.seal(&mut decided, 0) {
-                // No room for a footer: nothing is lost, the next open merely looks closer.
-                Err(JournalError::Io { .. }) | Ok(()) => Ok(()),
-                Err(error) => Err(error),
-            },
+            None => {
+                match core.spare_reading(&mut decided).and_then(|()| core.seal(&mut decided, 0)) {
+                    // No room for a footer: nothing is lost, the next open merely looks closer.
+                    Err(JournalError::Io { .. }) | Ok(()) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            }
         };
         drop(decided);
         core.visible.end(Ended::Closed);

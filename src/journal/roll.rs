@@ -2,11 +2,14 @@
 
 use super::core::{Core, Decided};
 use super::error::{self, JournalError};
-use super::options::JournalOptions;
+use super::options::{FIRST_SEGMENT_BYTES, JournalOptions};
 use super::wal::create::Prepared;
 use super::wal::recover::Mend;
 use super::wal::segment::{self, FOOTER_BYTES, Footer};
 use crate::atom::Atom;
+
+/// A journal is closed with at most one of so many parts of a full segment to be read by the next opening.
+const READ_AGAIN: u64 = 8;
 
 /// The room for events in the segment after one that had `before` bytes.
 fn room(options: &JournalOptions, needed: u64, before: u64) -> u64 {
@@ -32,6 +35,36 @@ impl Core {
     /// [`JournalError::Poisoned`] when a write to it, or making the names durable, failed.
     /// [`JournalError::Inconsistent`] when there is no number for the next event.
     pub(crate) fn roll(&self, decided: &mut Decided, needed: u64) -> Result<(), JournalError> {
+        let room = room(&self.options, needed, decided.segment.layout.end);
+        self.go_on_with(decided, room)
+    }
+
+    /// Before a close: begins a new segment if the next opening had to read many events otherwise. Where it cannot be
+    /// made, the old one does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Core::roll`], but for the first.
+    pub(crate) fn spare_reading(&self, decided: &mut Decided) -> Result<(), JournalError> {
+        let many = self.options.segment_bytes / READ_AGAIN;
+        let needed = decided.population.full();
+        // To write what the atoms need is not to take longer than what was written since their snapshot.
+        if decided.offset - decided.segment.start <= many.max(needed) {
+            return Ok(());
+        }
+        let room = needed.max(self.options.segment_bytes.min(FIRST_SEGMENT_BYTES));
+        match self.go_on_with(decided, room) {
+            Err(error @ JournalError::Poisoned { .. }) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "the next opening reads what was written in this one");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Goes on in a new segment with so much room for events.
+    fn go_on_with(&self, decided: &mut Decided, room: u64) -> Result<(), JournalError> {
         error::counts(decided.seq + 1)?;
         self.drain()?;
         self.prove(decided)?;
@@ -41,7 +74,6 @@ impl Core {
             (seen.view.atoms().cloned().collect(), seen.seq)
         };
         debug_assert_eq!(seq, decided.seq, "the view a snapshot is made of must be complete");
-        let room = room(&self.options, needed, decided.segment.layout.end);
         let first = decided.seq + 1;
         let prepared = Prepared::write(&*self.storage, first, decided.chain, &atoms, room)?;
         self.seal(decided, 0)?;
