@@ -13,17 +13,19 @@ use crate::lifecycle::{Drawing, Outcome, State};
 use crate::log::Stream;
 use crate::time::{Timestamp, now};
 
-/// A number of bytes: `4096`, `64K`, `512M`, `2G`; the letters are powers of 1024.
+/// A number of bytes: `4096`, `64K`, `512M`, `2G`, or `64KiB` and so on; the letters are powers of 1024.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let (number, shift) = match text.char_indices().last() {
-        Some((end, 'k' | 'K')) => (&text[..end], 10),
-        Some((end, 'm' | 'M')) => (&text[..end], 20),
-        Some((end, 'g' | 'G')) => (&text[..end], 30),
-        Some(_) | None => (text, 0),
+    let short = text.strip_suffix("iB").filter(|short| short.ends_with(char::is_alphabetic));
+    let short = short.unwrap_or(text);
+    let (number, shift) = match short.char_indices().last() {
+        Some((end, 'k' | 'K')) => (&short[..end], 10),
+        Some((end, 'm' | 'M')) => (&short[..end], 20),
+        Some((end, 'g' | 'G')) => (&short[..end], 30),
+        Some(_) | None => (short, 0),
     };
     whole(number)
         .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "a size is a number with an optional K, M or G".into())
+        .ok_or_else(|| "a size is a number with an optional K, M or G, as in 64K or 64KiB".into())
 }
 
 /// Digits only: `parse` would also take a sign.
@@ -167,12 +169,17 @@ mod tests {
 
     #[test]
     fn sizes_are_powers_of_1024() {
-        for (text, bytes) in
-            [("0", 0), ("4096", 4096), ("64K", 65536), ("1m", 1 << 20), ("2G", 2 << 30)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("64K", 65536),
+            ("1m", 1 << 20),
+            ("2G", 2 << 30),
+            ("16MiB", 16 << 20),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "K", "1T", "-1", "+1", "1.5G", "1 K", "99999999999G", "1KB"] {
+        for text in ["", "K", "1T", "-1", "+1", "1.5G", "1 K", "99999999999G", "1KB", "4iB", "iB"] {
             assert!(size(text).is_err(), "{text}");
         }
     }
