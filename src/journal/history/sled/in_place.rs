@@ -22,6 +22,9 @@ use crate::journal::{CHUNK_BYTES, Chunk, Part, codec};
 /// How much is searched at a time.
 const WINDOW: usize = 256 << 10;
 
+/// An index with more entries is made anew when it is needed: it takes 24 bytes for each.
+const KEPT: usize = 40_000;
+
 /// Frames that follow one another in the file.
 #[derive(Debug)]
 struct Stretch {
@@ -51,7 +54,8 @@ pub(super) struct InPlace {
     path: PathBuf,
     /// What counts, in order.
     stretches: Vec<Stretch>,
-    /// Each atom with the first event of each stretch that has events of it, in order.
+    /// Each atom with the first event of each stretch that has events of it, in order; once it was asked for, and if it is
+    /// not too long to be kept.
     atoms: OnceLock<Vec<(AtomId, u64)>>,
 }
 
@@ -271,16 +275,20 @@ impl OpenPart for InPlace {
     }
 
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, Trouble> {
-        let index = match self.atoms.get() {
-            Some(index) => index,
-            None => {
-                let index = self.index()?;
-                self.atoms.get_or_init(|| index)
-            }
+        let ours = |index: &[(AtomId, u64)]| {
+            let at = index.partition_point(|(other, _)| *other < atom);
+            let ours = index[at..].iter().take_while(|(other, _)| *other == atom);
+            ours.map(|(_, first)| *first).collect()
         };
-        let at = index.partition_point(|(other, _)| *other < atom);
-        let ours = index[at..].iter().take_while(|(other, _)| *other == atom);
-        Ok(ours.map(|(_, first)| *first).collect())
+        if let Some(index) = self.atoms.get() {
+            return Ok(ours(index));
+        }
+        let index = self.index()?;
+        let found = ours(&index);
+        if index.len() <= KEPT {
+            let _ = self.atoms.set(index);
+        }
+        Ok(found)
     }
 
     fn forget(self) {}
