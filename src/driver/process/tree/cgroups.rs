@@ -50,10 +50,16 @@ impl Cgroups {
         let (for_all, others): (Vec<_>, Vec<_>) =
             mounted().into_iter().partition(|hierarchy| for_all(hierarchy));
         let store_dir = store_dir(store_name);
-        let mut stores = usable(for_all, &store_dir);
+        let usable = |hierarchies| {
+            usable(hierarchies, &store_dir).unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot try which cgroups can be used");
+                Vec::new()
+            })
+        };
+        let mut stores = usable(for_all);
         let contained = stores.iter().any(|store| is_unified(&store.hierarchy));
         if !contained {
-            stores.extend(usable(others, &store_dir));
+            stores.extend(usable(others));
             return Self::with(stores, Vec::new(), store_dir);
         }
         Self::with(stores, others, store_dir)
@@ -88,10 +94,17 @@ impl Cgroups {
         limits: &Limits,
     ) -> Result<Group, Failure> {
         let asked = limit::asked(limits)?;
+        let others = match asked.first() {
+            Some(limit) => self.limited().map_err(|error| {
+                limit.failure(&format!("which cgroups can be used could not be tried: {error}"))
+            })?,
+            None => &[],
+        };
+        let stores: Vec<&StoreGroup> = others.iter().chain(&self.stores).collect();
         // What each limit is set in, found before anything is made.
         let mut providers = Vec::new();
         for limit in &asked {
-            let provider = self.for_limited().find(|store| store.hierarchy.binds(limit.controller));
+            let provider = stores.iter().find(|store| store.hierarchy.binds(limit.controller));
             let store = provider.ok_or_else(|| {
                 limit.failure(
                     "there is no cgroup with this controller that may be written to here; \
@@ -102,7 +115,7 @@ impl Cgroups {
         }
         let name = atom.to_string();
         let mut nodes = Vec::new();
-        let made = self.make_nodes(&name, !asked.is_empty(), &mut nodes).and_then(|()| {
+        let made = self.make_nodes(&name, &stores, !asked.is_empty(), &mut nodes).and_then(|()| {
             for (limit, store) in asked.iter().zip(providers) {
                 store.enable(limit.controller).map_err(|why| limit.failure(&why))?;
                 limit.set(&store.dir.join(&name), &store.hierarchy.kind)?;
@@ -122,13 +135,14 @@ impl Cgroups {
         }
     }
 
-    /// Those that a limited atom is in.
-    fn for_limited(&self) -> impl Iterator<Item = &StoreGroup> {
-        let others = self.limited.get_or_init(|| {
-            let others = self.others.iter().map(|store| Hierarchy::clone(&store.hierarchy));
-            usable(others.collect(), &self.store_dir)
-        });
-        others.iter().chain(&self.stores)
+    /// Those that only a limited atom is in. What cannot be tried now may be another time.
+    fn limited(&self) -> io::Result<&[StoreGroup]> {
+        if let Some(tried) = self.limited.get() {
+            return Ok(tried);
+        }
+        let others = self.others.iter().map(|store| Hierarchy::clone(&store.hierarchy));
+        let tried = usable(others.collect(), &self.store_dir)?;
+        Ok(self.limited.get_or_init(|| tried))
     }
 
     /// All that there are, tried or not: where an earlier keeper may have made some.
@@ -136,9 +150,13 @@ impl Cgroups {
         self.others.iter().chain(&self.stores)
     }
 
-    fn make_nodes(&self, name: &str, limited: bool, nodes: &mut Vec<Node>) -> Result<(), Failure> {
-        let stores: Vec<_> =
-            if limited { self.for_limited().collect() } else { self.stores.iter().collect() };
+    fn make_nodes(
+        &self,
+        name: &str,
+        stores: &[&StoreGroup],
+        limited: bool,
+        nodes: &mut Vec<Node>,
+    ) -> Result<(), Failure> {
         for store in stores {
             let contains = self.contains_with(store);
             if !contains && !limited && !store.hierarchy.binds(Controller::Memory) {
@@ -181,11 +199,16 @@ impl Cgroups {
     /// The cgroup of an atom that an earlier keeper made, wherever that one ran.
     pub(in crate::driver::process) fn reopen(&self, atom: AtomId) -> Option<Group> {
         let name = atom.to_string();
-        let node = |store: &StoreGroup| {
-            let dir = store.find(&name)?;
-            Some(Node { hierarchy: Arc::clone(&store.hierarchy), dir })
-        };
-        let nodes: Vec<_> = self.everywhere().filter_map(node).collect();
+        let mut nodes: Vec<Node> = Vec::new();
+        for store in self.everywhere() {
+            let hierarchy = &store.hierarchy;
+            // A hierarchy may be mounted at several places.
+            if nodes.iter().all(|other| !other.hierarchy.is_of_kind(&hierarchy.kind))
+                && let Some(dir) = store.find(&name)
+            {
+                nodes.push(Node { hierarchy: Arc::clone(hierarchy), dir });
+            }
+        }
         (!nodes.is_empty()).then(|| Group::new(atom, nodes))
     }
 
@@ -227,7 +250,8 @@ impl Cgroups {
         wanted: impl Fn(&Kind) -> bool,
     ) -> Option<Self> {
         let found = Self::find(store_name);
-        let wanted = found.for_limited().filter(|store| wanted(&store.hierarchy.kind));
+        let all = found.limited().unwrap_or_default().iter().chain(&found.stores);
+        let wanted = all.filter(|store| wanted(&store.hierarchy.kind));
         let stores = wanted.map(|store| {
             let mut hierarchy = (*store.hierarchy).clone();
             match &mut hierarchy.kind {
@@ -258,10 +282,14 @@ fn mounted() -> Vec<Hierarchy> {
 }
 
 /// Those in which cgroups can be made for a store.
-fn usable(hierarchies: Vec<Hierarchy>, store_dir: &str) -> Vec<StoreGroup> {
+///
+/// # Errors
+///
+/// When there is no process to try them with.
+fn usable(hierarchies: Vec<Hierarchy>, store_dir: &str) -> io::Result<Vec<StoreGroup>> {
     let mut ours = Hierarchy::ours(hierarchies);
     if ours.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     // The one that the child is killed in comes last.
     ours.sort_by_key(|hierarchy| matches!(hierarchy.kind, Kind::V2 { .. }));
@@ -275,10 +303,7 @@ fn usable(hierarchies: Vec<Hierarchy>, store_dir: &str) -> Vec<StoreGroup> {
         .collect();
     let stores: Vec<PathBuf> =
         tried.iter().map(|(hierarchy, _)| hierarchy.base.join(store_dir)).collect();
-    let usable = try_all(tried, store_dir).unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot try which cgroups can be used");
-        Vec::new()
-    });
+    let usable = try_all(tried, store_dir);
     for store in stores {
         if let Err(error) = files::remove_tree(&store.join(TRIAL)) {
             tracing::warn!(cgroup = %store.display(), %error, "a trial is left behind");

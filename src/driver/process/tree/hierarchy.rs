@@ -82,13 +82,18 @@ impl Hierarchy {
         let mut ours: Vec<Self> = Vec::new();
         for hierarchy in mounted {
             // The first one whose directory is really ours.
-            if ours.iter().all(|other| !same_kind(&other.kind, &hierarchy.kind))
+            if ours.iter().all(|other| !other.is_of_kind(&hierarchy.kind))
                 && lists_us(&hierarchy.base)
             {
                 ours.push(hierarchy);
             }
         }
         ours
+    }
+
+    /// Whether it is the hierarchy that another mount of this kind is, too.
+    pub(super) fn is_of_kind(&self, kind: &Kind) -> bool {
+        same_kind(&self.kind, kind)
     }
 
     /// Whether it has this controller bound to it: always so in v1, if the kernel has it in v2.
