@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use caesium::Durability;
 use caesium::atom::AtomSpec;
-use caesium::journal::{JournalError, JournalOptions, Unfit};
+use caesium::journal::{Journal, JournalError, JournalOptions, Unfit};
 use caesium::lifecycle::{Event, State};
 use common::*;
 
@@ -323,4 +324,40 @@ fn waiting_for_an_atom_ends_when_a_retry_replaces_it(store: Store) {
         append(&journal, id(2), Fact::Created(retry)).unwrap();
         assert_eq!(waits.join().unwrap().unwrap(), Some(id(2)));
     });
+}
+
+/// With so many atoms that what they need is more than a small segment has.
+#[test]
+fn what_a_close_begins_has_room_for_more_than_endings() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Journal::open_dir(dir.path(), JournalOptions::default()).unwrap().0;
+    let newest = || {
+        let names = std::fs::read_dir(dir.path().join("wal")).unwrap();
+        let newest = names.map(|entry| entry.unwrap()).max_by_key(|entry| entry.file_name());
+        newest.map(|entry| (entry.file_name(), entry.metadata().unwrap().ino())).unwrap()
+    };
+    let spec = |bytes| AtomSpec::command("true").arg("x".repeat(bytes));
+    let make = |journal: &Journal, numbers: std::ops::Range<u64>, bytes, end: &[Event]| {
+        let change = journal.change(|draft| {
+            for number in numbers {
+                draft.append(id(number), at(number), created(spec(bytes)))?;
+                for event in end {
+                    draft.append(id(number), at(number), (*event).into())?;
+                }
+            }
+            Ok::<_, JournalError>(())
+        });
+        change.unwrap().1.wait().unwrap();
+    };
+    let journal = open();
+    make(&journal, 0..1000, 1, &[Event::Withdrawn]);
+    make(&journal, 1000..1050, 60_000, &[Event::Withdrawn, Event::DeleteAsked, Event::Removed]);
+    let last = journal.recent_seq();
+    journal.close().unwrap();
+    let begun = newest();
+    assert_eq!(begun.0.to_str(), Some(&*format!("{:020}.seg", last + 1)));
+    let journal = open();
+    make(&journal, 2000..2001, 1, &[]);
+    assert_eq!(newest(), begun, "another one took its place");
+    journal.close().unwrap();
 }

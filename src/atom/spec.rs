@@ -282,6 +282,8 @@ impl AtomSpec {
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
+        // A jitter of -0.0 is none, as 0.0 is, and is to have the same bytes.
+        self.retry.backoff.jitter += 0.0;
         self
     }
 

@@ -309,7 +309,8 @@ impl Journal {
         self.inner.core.stats()
     }
 
-    /// Writes what is queued, ends with a footer, and joins the threads. Idempotent.
+    /// Writes what is queued, ends with a footer, and joins the threads. Idempotent. If the next opening had to read many
+    /// events otherwise, the footer is that of a new segment.
     ///
     /// # Errors
     ///
@@ -342,16 +343,7 @@ impl Inner {
         let sealed = match core.failed() {
             Some(error) => Err(error),
             None if !joined => Err(JournalError::Poisoned { cause: "the writer panicked".into() }),
-            // Closing and opening again and again must not eat what endings
-            // need on a full disk: the next open merely looks closer.
-            None if !decided.may_close() => Ok(()),
-            None => {
-                match core.spare_reading(&mut decided).and_then(|()| core.seal(&mut decided, 0)) {
-                    // No room for a footer: nothing is lost, the next open merely looks closer.
-                    Err(JournalError::Io { .. }) | Ok(()) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            }
+            None => core.end_log(&mut decided),
         };
         drop(decided);
         core.visible.end(Ended::Closed);

@@ -39,20 +39,42 @@ impl Core {
         self.go_on_with(decided, room)
     }
 
-    /// Before a close: begins a new segment if the next opening had to read many events otherwise. Where it cannot be
-    /// made, the old one does.
+    /// What a close does to the log. Nothing may be under way.
     ///
     /// # Errors
     ///
-    /// As [`Core::roll`], but for the first.
-    pub(crate) fn spare_reading(&self, decided: &mut Decided) -> Result<(), JournalError> {
+    /// [`JournalError::Poisoned`].
+    pub(crate) fn end_log(&self, decided: &mut Decided) -> Result<(), JournalError> {
+        self.spare_reading(decided)?;
+        // Closing and opening again and again must not eat what endings
+        // need on a full disk: the next open merely looks closer.
+        if !decided.may_close() {
+            return Ok(());
+        }
+        match self.seal(decided, 0) {
+            // No room for a footer: nothing is lost, the next open merely looks closer.
+            Err(JournalError::Io { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a new segment if the next opening had to read many events otherwise. Where it cannot be made, the old one does.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Poisoned`].
+    fn spare_reading(&self, decided: &mut Decided) -> Result<(), JournalError> {
         let many = self.options.segment_bytes / READ_AGAIN;
         let needed = decided.population.full();
         // To write what the atoms need is not to take longer than what was written since their snapshot.
-        if decided.offset - decided.segment.start <= many.max(needed) {
+        let few = decided.offset - decided.segment.start <= many.max(needed);
+        // Where nothing was written since a clean close nothing is; and what packing needs is not taken.
+        let untouched = matches!(decided.mend, Mend::Mark { .. });
+        if few || untouched || self.maintenance.lacks_space() {
             return Ok(());
         }
-        let room = needed.max(self.options.segment_bytes.min(FIRST_SEGMENT_BYTES));
+        // So that the next change need not begin another one.
+        let room = needed + self.options.segment_bytes.min(FIRST_SEGMENT_BYTES);
         match self.go_on_with(decided, room) {
             Err(error @ JournalError::Poisoned { .. }) => Err(error),
             Err(error) => {

@@ -49,8 +49,9 @@ impl Preface {
         let mut view = View::default();
         let (mut offset, mut prev, mut atoms) = (header.frame_bytes(), header.crc, 0);
         loop {
+            let rest = bytes.get(offset..).unwrap_or_default();
             let (header, payload) =
-                frame::decode(&bytes[offset..]).map_err(|flaw| spot(offset).flawed(flaw))?;
+                frame::decode(rest).map_err(|flaw| spot(offset).flawed(flaw))?;
             if header.prev != prev || header.seq != first - 1 {
                 return Err(spot(offset).damaged("the snapshot is not in one piece"));
             }
@@ -89,4 +90,26 @@ pub(crate) fn told_bytes(beginning: &[u8]) -> Option<usize> {
     let (_, payload) = frame::decode(beginning).ok()?;
     let told: SegmentHeader = codec::decode(payload).ok()?;
     SEGMENT_HEADER_BYTES.checked_add(usize::try_from(told.snapshot_bytes).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::frame::Place;
+
+    #[test]
+    fn a_header_that_leaves_no_room_for_itself_is_damage() {
+        for (length, back) in [(512, 512), (4608, 4608), (4608, 4607), (4608, 4549)] {
+            let told = SegmentHeader { bytes: length, atoms: 0, snapshot_bytes: 0 };
+            let mut bytes = Vec::new();
+            let place = Place { kind: Kind::Header, back, seq: 0, prev: 0 };
+            frame::encode(place, &codec::encode(&told).unwrap(), &mut bytes);
+            bytes.resize(length as usize, 0);
+            let read = Preface::read(&bytes, length, PathBuf::new(), 1);
+            assert!(
+                matches!(read, Err(JournalError::Damaged { .. })),
+                "{length}, {back}: {read:?}"
+            );
+        }
+    }
 }

@@ -132,17 +132,15 @@ fn read_in<T>(
         let data = read_data(file, beginning, 0)?;
         Ok::<_, io::Error>((preface(beginning), data))
     };
-    let ((preface, mut data), more) = if apart {
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().name("caesium-open".to_owned());
-            let reading = thread.spawn_scoped(scope, read_rest)?;
-            let begun = read_beginning()?;
-            let more = reading.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-            Ok::<_, io::Error>((begun, more))
-        })?
-    } else {
-        (read_beginning()?, read_rest()?)
-    };
+    let (begun, more) = thread::scope(|scope| {
+        let thread = thread::Builder::new().name("caesium-open".to_owned());
+        let reading = apart.then(|| thread.spawn_scoped(scope, &mut read_rest).ok()).flatten();
+        let begun = read_beginning();
+        (begun, reading.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))))
+    });
+    let (preface, mut data) = begun?;
+    // Where there is no thread to be had, one after the other.
+    let more = more.unwrap_or_else(read_rest)?;
     if data.read == after {
         data.read += more.read;
         data.places.extend(more.places);
