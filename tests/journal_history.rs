@@ -152,6 +152,27 @@ fn what_was_kept_beside_a_spoilt_part_is_used() {
     }
 }
 
+/// What sled cannot open may have every event: it is read, before and after something was to be appended.
+#[test]
+fn a_part_that_sled_cannot_open_is_read_and_another_one_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let next = fill(&journal, dir.path(), 0);
+    journal.close().unwrap();
+    fs::write(part(dir.path(), "").join("conf"), "not sled's").unwrap();
+    let (journal, _) = open(dir.path());
+    contiguous(&journal);
+    journal.verify().unwrap();
+    let mut number = next;
+    while journal.stats().unwrap().parts < 2 {
+        life(&journal, number).unwrap();
+        number += 1;
+    }
+    contiguous(&journal);
+    assert_eq!(journal.read_atom(id(0)).unwrap().len(), 5);
+    assert_eq!(journal.stats().unwrap().history, HistoryState::Damaged);
+}
+
 #[test]
 fn a_damaged_history_is_reported_and_left_as_it_is_while_the_journal_goes_on() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use caesium::atom::AtomSpec;
@@ -160,6 +161,27 @@ fn reading_changes_nothing_and_makes_no_copy() {
     assert!(files(&dir.path().join("history")) == before);
     journal.close().unwrap();
     assert!(files(&dir.path().join("history")) == before);
+}
+
+#[test]
+fn many_read_at_once_and_whoever_stops_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = filled(dir.path());
+    let last = journal.recent_seq();
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| check(&journal, 1));
+        }
+    });
+    // For some of these is read ahead, and nobody takes it.
+    let mut readers: Vec<_> = (0..6).map(|_| journal.read(1).unwrap()).collect();
+    for reader in &mut readers {
+        assert_eq!(reader.by_ref().take(3000).last().unwrap().unwrap().seq, 3000);
+    }
+    drop(readers.pop());
+    let rest: Vec<u64> = readers[0].by_ref().map(|record| record.unwrap().seq).collect();
+    assert!(rest.into_iter().eq(3001..=last));
+    journal.close().unwrap();
 }
 
 #[test]

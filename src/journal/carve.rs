@@ -55,6 +55,17 @@ pub(crate) fn carve(
     }
 }
 
+/// Reads bytes as if they were a file.
+#[cfg(feature = "test-util")]
+pub(crate) fn of_bytes(bytes: &[u8]) -> impl Fn(&mut [u8], u64) -> (usize, u64) {
+    move |piece, offset| {
+        let rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+        let read = rest.len().min(piece.len());
+        piece[..read].copy_from_slice(&rest[..read]);
+        (read, 0)
+    }
+}
+
 /// Looks at bytes that begin with the magic; gives how far to go on.
 fn step(offset: u64, bytes: &[u8], finder: &mut impl Finder) -> usize {
     match frame::decode(bytes) {

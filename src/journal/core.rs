@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) maintenance: super::maintain::Maintenance,
     pub(crate) measured: super::stats::Measured,
+    /// Who reads ahead.
+    pub(crate) readers: super::read::Readers,
     /// There are no threads: see [`Journal::open_stepped`](super::Journal::open_stepped).
     pub(crate) stepped: bool,
     /// The oldest event that is kept; 0 when it has to be asked for.

@@ -348,6 +348,7 @@ impl Inner {
         drop(decided);
         core.visible.end(Ended::Closed);
         core.maintenance.stop();
+        core.readers.close();
         // Whoever compacts or verifies on a thread of their own ends first.
         let _stay = core.maintenance.segments_stay.lock();
         let history = core.history.close();

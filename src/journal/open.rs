@@ -17,6 +17,7 @@ use super::history::{History, SledHistory};
 use super::maintain::Maintenance;
 use super::options::{FIRST_SEGMENT_BYTES, JournalOptions};
 use super::queue::Queue;
+use super::read::Readers;
 use super::reserve::Population;
 use super::stats::Measured;
 use super::storage::{DiskStorage, Storage};
@@ -178,6 +179,7 @@ pub(crate) fn open(
         catalog: Mutex::new(catalog),
         maintenance: Maintenance::default(),
         measured: Measured::default(),
+        readers: Readers::default(),
         stepped: false,
         oldest: AtomicU64::new(0),
         decided: Mutex::new(Decided {

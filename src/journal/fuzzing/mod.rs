@@ -45,8 +45,9 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
-/// Any bytes as the file of a damaged store.
+/// Any bytes as the file of a damaged store, and as that of a part of its history.
 pub fn salvage(bytes: &[u8]) {
+    super::history::fuzz(bytes);
     super::salvage::fuzz(bytes);
 }
 

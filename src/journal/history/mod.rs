@@ -24,6 +24,8 @@ use crate::text::named;
 use crate::time::Timestamp;
 
 pub use self::sled::SledHistory;
+#[cfg(feature = "test-util")]
+pub(crate) use self::sled::fuzz;
 pub use base::Base;
 pub(crate) use cut::wasted;
 pub(crate) use head::head_of;

@@ -42,8 +42,9 @@ pub(super) struct State<O> {
     /// The last write of the head failed: what is on disk is either that one or `contents`.
     doubtful: bool,
     pub(super) open: Vec<Open<O>>,
-    /// What is wrong with parts; nothing is tried again before the store is opened anew.
-    pub(super) damaged: BTreeMap<u64, String>,
+    /// What is wrong with parts, and what for: one that cannot be read is not appended to either. Nothing is tried again
+    /// before the store is opened anew.
+    pub(super) damaged: BTreeMap<u64, (Access, String)>,
     /// Counts what is done with open parts, and how far that was when something was last appended.
     clock: u64,
     appended_at: u64,
@@ -160,7 +161,9 @@ impl<S: Shelf> Parts<S> {
         part: &Part,
         access: Access,
     ) -> Result<usize, JournalError> {
-        if let Some(problem) = state.damaged.get(&part.first) {
+        if let Some((of, problem)) = state.damaged.get(&part.first)
+            && (access == Access::Append || *of == Access::Read)
+        {
             return Err(damage(part, problem));
         }
         state.clock += 1;
@@ -179,7 +182,7 @@ impl<S: Shelf> Parts<S> {
                 state.open.push(Open { first: part.first, opened, access, used });
                 Ok(state.open.len() - 1)
             }
-            Err(trouble) => Err(self.give_up(state, part, trouble)),
+            Err(trouble) => Err(self.give_up(state, part, access, trouble)),
         }
     }
 
@@ -190,11 +193,12 @@ impl<S: Shelf> Parts<S> {
         state.open.push(Open { first, opened, access: Access::Append, used });
     }
 
-    /// What a failure makes of a part.
+    /// What a failure makes of a part that was open, or to be opened, for this.
     pub(super) fn give_up(
         &self,
         state: &mut State<S::Opened>,
         part: &Part,
+        access: Access,
         trouble: Trouble,
     ) -> JournalError {
         match trouble {
@@ -202,7 +206,7 @@ impl<S: Shelf> Parts<S> {
             Trouble::Damage(problem) => {
                 self.forget(state, part.first);
                 let error = damage(part, &problem);
-                state.damaged.insert(part.first, problem);
+                state.damaged.insert(part.first, (access, problem));
                 error
             }
         }
@@ -467,7 +471,10 @@ impl<S: Shelf> Parts<S> {
         };
         match read(&state.open[at].opened) {
             Ok(frames) => Ok(Some(frames)),
-            Err(trouble) => Err(self.give_up(state, &part, trouble)),
+            Err(trouble) => {
+                let access = state.open[at].access;
+                Err(self.give_up(state, &part, access, trouble))
+            }
         }
     }
 
@@ -482,7 +489,10 @@ impl<S: Shelf> Parts<S> {
                 Ok(firsts) => {
                     found.extend(firsts.into_iter().filter(|first| *first <= part.last));
                 }
-                Err(trouble) => return Err(self.give_up(state, &part, trouble)),
+                Err(trouble) => {
+                    let access = state.open[at].access;
+                    return Err(self.give_up(state, &part, access, trouble));
+                }
             }
         }
         Ok(found)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use self::ahead::Ahead;
+pub(crate) use self::ahead::Readers;
 use self::frames::{Checked, record};
 pub(crate) use self::frames::{READ_AHEAD, packed};
 use super::Record;

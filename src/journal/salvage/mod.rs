@@ -26,6 +26,8 @@ pub use self::choose::MAX_LOST;
 use self::gather::Gathered;
 use self::lives::Lives;
 use self::write::{Retold, Story};
+#[cfg(feature = "test-util")]
+use super::carve::of_bytes;
 use super::carve::{LONGEST, carve};
 use super::error::{self, JournalError};
 use super::frame;
@@ -288,13 +290,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
     // Whatever it begins with is what its name says.
     let begins = frame::decode_header(bytes).ok().map(|header| header.seq + 1);
     found.begin(0, begins);
-    let read_at = |piece: &mut [u8], offset: u64| {
-        let rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
-        let read = rest.len().min(piece.len());
-        piece[..read].copy_from_slice(&rest[..read]);
-        (read, 0)
-    };
-    carve(WINDOW, LONGEST, read_at, &mut found);
+    carve(WINDOW, LONGEST, of_bytes(bytes), &mut found);
     found.flush();
     found.put_together(|piece| {
         let offset = usize::try_from(piece.offset).ok()?;

@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 use super::super::shelf::{Next, OpenPart};
 use super::super::trouble::Trouble;
 use crate::atom::AtomId;
+#[cfg(feature = "test-util")]
+use crate::journal::carve::of_bytes;
 use crate::journal::carve::{Finder, carve};
 use crate::journal::error;
 use crate::journal::frame::{self, HEADER_BYTES, Header, Kind};
@@ -22,7 +24,7 @@ use crate::journal::{CHUNK_BYTES, Chunk, Part, codec};
 /// How much is searched at a time.
 const WINDOW: usize = 256 << 10;
 
-/// An index with more entries is made anew when it is needed: it takes 24 bytes for each.
+/// An index with more entries is not kept: each takes 24 bytes.
 const KEPT: usize = 40_000;
 
 /// Frames that follow one another in the file.
@@ -103,26 +105,27 @@ impl InPlace {
         Ok(())
     }
 
-    /// Reads all of it to know which atoms are where.
-    fn index(&self) -> Result<Vec<(AtomId, u64)>, Trouble> {
-        let (mut index, mut frames) = (Vec::new(), Vec::new());
+    /// Reads all of it; gives the first event of each stretch, and the atoms that it has events of, each once, in order.
+    fn each(&self, mut give: impl FnMut(u64, &[AtomId])) -> Result<(), Trouble> {
+        let (mut atoms, mut frames) = (Vec::new(), Vec::new());
         for stretch in &self.stretches {
+            atoms.clear();
             frames.clear();
             self.frames(stretch, &mut frames)?;
-            let (mut rest, before) = (&frames[..], index.len());
+            let mut rest = &frames[..];
             while !rest.is_empty() {
                 let (header, payload) = frame::decode(rest).map_err(|flaw| {
                     Trouble::Damage(format!("event {}: {}", stretch.first, flaw.problem()))
                 })?;
                 let brief: Brief = codec::decode_beginning(payload).map_err(Trouble::Damage)?;
-                index.push((brief.atom, stretch.first));
+                atoms.push(brief.atom);
                 rest = &rest[header.frame_bytes()..];
             }
-            index[before..].sort_unstable();
-            index.dedup();
+            atoms.sort_unstable();
+            atoms.dedup();
+            give(stretch.first, &atoms);
         }
-        index.sort_unstable();
-        Ok(index)
+        Ok(())
     }
 }
 
@@ -140,6 +143,32 @@ fn find(file: &File) -> io::Result<Vec<Stretch>> {
     match failed {
         Some(error) => Err(error),
         None => Ok(found.finish()),
+    }
+}
+
+/// Any bytes as the file of a part: whatever it is said to end with, finding its events does not panic.
+#[cfg(feature = "test-util")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let stretches = || {
+        let mut found = Found::default();
+        carve(WINDOW, CHUNK_BYTES, of_bytes(bytes), &mut found);
+        found.finish()
+    };
+    // No more than a few: each is looked for among all.
+    let ends: Vec<(u64, u32)> =
+        stretches().iter().map(|one| (one.last, one.chain)).take(8).collect();
+    for (last, chain) in ends {
+        for first in [1, last] {
+            let part = Part { last, chain, ..super::super::parts::begun(first, true) };
+            if let Ok(row) = in_a_row(stretches(), &part) {
+                let mut next = None;
+                for one in row {
+                    assert!(next.is_none_or(|next| next == (one.first, one.prev)));
+                    next = Some((one.last + 1, one.chain));
+                }
+                assert_eq!(next, Some((last + 1, chain)));
+            }
+        }
     }
 }
 
@@ -275,17 +304,23 @@ impl OpenPart for InPlace {
     }
 
     fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, Trouble> {
-        let ours = |index: &[(AtomId, u64)]| {
+        if let Some(index) = self.atoms.get() {
             let at = index.partition_point(|(other, _)| *other < atom);
             let ours = index[at..].iter().take_while(|(other, _)| *other == atom);
-            ours.map(|(_, first)| *first).collect()
-        };
-        if let Some(index) = self.atoms.get() {
-            return Ok(ours(index));
+            return Ok(ours.map(|(_, first)| *first).collect());
         }
-        let index = self.index()?;
-        let found = ours(&index);
+        let (mut found, mut index) = (Vec::new(), Vec::new());
+        self.each(|first, atoms| {
+            if atoms.binary_search(&atom).is_ok() {
+                found.push(first);
+            }
+            if index.len() <= KEPT {
+                index.extend(atoms.iter().map(|atom| (*atom, first)));
+            }
+        })?;
         if index.len() <= KEPT {
+            index.sort_unstable();
+            index.shrink_to_fit();
             let _ = self.atoms.set(index);
         }
         Ok(found)

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use self::guard::caught;
 use self::in_place::InPlace;
+#[cfg(feature = "test-util")]
+pub(crate) use self::in_place::fuzz;
 use self::part::OpenSled;
 use super::parts::{Parts, number};
 use super::shelf::{Access, Next, OpenPart, Shelf, Sizes};
