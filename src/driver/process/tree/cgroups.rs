@@ -45,10 +45,9 @@ impl Cgroups {
     /// This process is forked, here and when the first limited atom comes: to be called where that is cheap and safe.
     pub(in crate::driver::process) fn find(store_name: &str) -> Self {
         let is_unified = |hierarchy: &Hierarchy| matches!(hierarchy.kind, Kind::V2 { .. });
-        let for_all =
-            |hierarchy: &Hierarchy| is_unified(hierarchy) || hierarchy.binds(Controller::Memory);
-        let (for_all, others): (Vec<_>, Vec<_>) =
-            mounted().into_iter().partition(|hierarchy| for_all(hierarchy));
+        let (for_all, mut others): (Vec<_>, Vec<_>) = mounted()
+            .into_iter()
+            .partition(|hierarchy| is_unified(hierarchy) || hierarchy.binds(Controller::Memory));
         let store_dir = store_dir(store_name);
         let usable = |hierarchies| {
             usable(hierarchies, &store_dir).unwrap_or_else(|error| {
@@ -57,10 +56,9 @@ impl Cgroups {
             })
         };
         let mut stores = usable(for_all);
-        let contained = stores.iter().any(|store| is_unified(&store.hierarchy));
-        if !contained {
-            stores.extend(usable(others));
-            return Self::with(stores, Vec::new(), store_dir);
+        if !stores.iter().any(|store| is_unified(&store.hierarchy)) {
+            // All that there are, then.
+            stores.extend(usable(std::mem::take(&mut others)));
         }
         Self::with(stores, others, store_dir)
     }
