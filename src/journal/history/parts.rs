@@ -469,13 +469,9 @@ impl<S: Shelf> Parts<S> {
             }
             Ok(frames)
         };
-        match read(&state.open[at].opened) {
-            Ok(frames) => Ok(Some(frames)),
-            Err(trouble) => {
-                let access = state.open[at].access;
-                Err(self.give_up(state, &part, access, trouble))
-            }
-        }
+        let Open { opened, access, .. } = &state.open[at];
+        let (frames, access) = (read(opened), *access);
+        frames.map(Some).map_err(|trouble| self.give_up(state, &part, access, trouble))
     }
 
     pub(super) fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, JournalError> {
@@ -485,15 +481,10 @@ impl<S: Shelf> Parts<S> {
         let mut found = Vec::new();
         for part in parts {
             let at = self.open(state, &part, Access::Read)?;
-            match state.open[at].opened.of_atom(atom) {
-                Ok(firsts) => {
-                    found.extend(firsts.into_iter().filter(|first| *first <= part.last));
-                }
-                Err(trouble) => {
-                    let access = state.open[at].access;
-                    return Err(self.give_up(state, &part, access, trouble));
-                }
-            }
+            let Open { opened, access, .. } = &state.open[at];
+            let (firsts, access) = (opened.of_atom(atom), *access);
+            let firsts = firsts.map_err(|trouble| self.give_up(state, &part, access, trouble))?;
+            found.extend(firsts.into_iter().filter(|first| *first <= part.last));
         }
         Ok(found)
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use disk::DiskStorage;
+pub(crate) use disk::read_at;
 pub use memory::{Call, Crash, Failing, Keep, MemoryStorage};
 
 /// One directory of files.

@@ -10,16 +10,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::super::shelf::{Next, OpenPart};
+use super::super::shelf::Next;
 use super::super::trouble::Trouble;
 use crate::atom::AtomId;
 #[cfg(feature = "test-util")]
 use crate::journal::carve::of_bytes;
 use crate::journal::carve::{Finder, carve};
 use crate::journal::error;
-use crate::journal::frame::{self, HEADER_BYTES, Header, Kind};
+use crate::journal::frame::{self, Flaw, HEADER_BYTES, Header, Kind};
+use crate::journal::storage::read_at;
 use crate::journal::wal::reader::Brief;
-use crate::journal::{CHUNK_BYTES, Chunk, Part, codec};
+use crate::journal::{CHUNK_BYTES, Part, codec};
 
 /// How much is searched at a time.
 const WINDOW: usize = 256 << 10;
@@ -37,6 +38,12 @@ struct Stretch {
     /// The checksum of the last frame.
     chain: u32,
     place: Place,
+}
+
+impl Stretch {
+    fn flawed(&self, flaw: Flaw) -> Trouble {
+        Trouble::Damage(format!("event {}: {}", self.first, flaw.problem()))
+    }
 }
 
 #[derive(Debug)]
@@ -77,6 +84,38 @@ impl InPlace {
         Ok(Self { file, path, stretches, atoms: OnceLock::new() })
     }
 
+    /// As that of an open part.
+    pub(super) fn chunk(&self, seq: u64, frames: &mut Vec<u8>) -> Result<Option<Next>, Trouble> {
+        let at = self.stretches.partition_point(|stretch| stretch.last < seq);
+        let Some(stretch) = self.stretches.get(at) else { return Ok(None) };
+        self.frames(stretch, frames)?;
+        Ok(Some(Next { first: self.stretches.get(at + 1).map(|next| next.first) }))
+    }
+
+    /// As that of an open part.
+    pub(super) fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, Trouble> {
+        if let Some(index) = self.atoms.get() {
+            let at = index.partition_point(|(other, _)| *other < atom);
+            let ours = index[at..].iter().take_while(|(other, _)| *other == atom);
+            return Ok(ours.map(|(_, first)| *first).collect());
+        }
+        let (mut found, mut index) = (Vec::new(), Vec::new());
+        self.each(|first, atoms| {
+            if atoms.binary_search(&atom).is_ok() {
+                found.push(first);
+            }
+            if index.len() <= KEPT {
+                index.extend(atoms.iter().map(|atom| (*atom, first)));
+            }
+        })?;
+        if index.len() <= KEPT {
+            index.sort_unstable();
+            index.shrink_to_fit();
+            let _ = self.atoms.set(index);
+        }
+        Ok(found)
+    }
+
     fn read(&self, bytes: &mut [u8], offset: u64) -> Result<(), Trouble> {
         self.file
             .read_exact_at(bytes, offset)
@@ -97,9 +136,7 @@ impl InPlace {
         for (offset, bytes) in places {
             piece.resize(*bytes, 0);
             self.read(&mut piece, *offset)?;
-            let (_, payload) = frame::decode(&piece).map_err(|flaw| {
-                Trouble::Damage(format!("event {}: {}", stretch.first, flaw.problem()))
-            })?;
+            let (_, payload) = frame::decode(&piece).map_err(|flaw| stretch.flawed(flaw))?;
             frames.extend_from_slice(payload);
         }
         Ok(())
@@ -114,9 +151,7 @@ impl InPlace {
             self.frames(stretch, &mut frames)?;
             let mut rest = &frames[..];
             while !rest.is_empty() {
-                let (header, payload) = frame::decode(rest).map_err(|flaw| {
-                    Trouble::Damage(format!("event {}: {}", stretch.first, flaw.problem()))
-                })?;
+                let (header, payload) = frame::decode(rest).map_err(|flaw| stretch.flawed(flaw))?;
                 let brief: Brief = codec::decode_beginning(payload).map_err(Trouble::Damage)?;
                 atoms.push(brief.atom);
                 rest = &rest[header.frame_bytes()..];
@@ -170,20 +205,6 @@ pub(crate) fn fuzz(bytes: &[u8]) {
             }
         }
     }
-}
-
-/// Reads as much as there is.
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < bytes.len() {
-        match file.read_at(&mut bytes[read..], offset + read as u64) {
-            Ok(0) => break,
-            Ok(more) => read += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }
 
 /// What was found so far: stretches, and pieces that are not together yet.
@@ -289,44 +310,6 @@ fn in_a_row(mut stretches: Vec<Stretch>, part: &Part) -> Result<Vec<Stretch>, Tr
     let mut counts = counts.into_iter();
     stretches.retain(|_| counts.next().unwrap_or(false));
     Ok(stretches)
-}
-
-impl OpenPart for InPlace {
-    fn append(&mut self, _: &[Chunk]) -> Result<(), Trouble> {
-        Err(Trouble::Damage("it is open to be read".to_owned()))
-    }
-
-    fn chunk(&self, seq: u64, frames: &mut Vec<u8>) -> Result<Option<Next>, Trouble> {
-        let at = self.stretches.partition_point(|stretch| stretch.last < seq);
-        let Some(stretch) = self.stretches.get(at) else { return Ok(None) };
-        self.frames(stretch, frames)?;
-        Ok(Some(Next { first: self.stretches.get(at + 1).map(|next| next.first) }))
-    }
-
-    fn of_atom(&self, atom: AtomId) -> Result<Vec<u64>, Trouble> {
-        if let Some(index) = self.atoms.get() {
-            let at = index.partition_point(|(other, _)| *other < atom);
-            let ours = index[at..].iter().take_while(|(other, _)| *other == atom);
-            return Ok(ours.map(|(_, first)| *first).collect());
-        }
-        let (mut found, mut index) = (Vec::new(), Vec::new());
-        self.each(|first, atoms| {
-            if atoms.binary_search(&atom).is_ok() {
-                found.push(first);
-            }
-            if index.len() <= KEPT {
-                index.extend(atoms.iter().map(|atom| (*atom, first)));
-            }
-        })?;
-        if index.len() <= KEPT {
-            index.sort_unstable();
-            index.shrink_to_fit();
-            let _ = self.atoms.set(index);
-        }
-        Ok(found)
-    }
-
-    fn forget(self) {}
 }
 
 #[cfg(test)]

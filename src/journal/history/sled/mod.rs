@@ -162,7 +162,7 @@ enum Opened {
 impl OpenPart for Opened {
     fn append(&mut self, chunks: &[Chunk]) -> Result<(), Trouble> {
         match self {
-            Self::InPlace(part) => part.append(chunks),
+            Self::InPlace(_) => Err(Trouble::Damage("it is open to be read".to_owned())),
             Self::Sled(part) => part.append(chunks),
         }
     }
@@ -183,7 +183,7 @@ impl OpenPart for Opened {
 
     fn forget(self) {
         match self {
-            Self::InPlace(part) => part.forget(),
+            Self::InPlace(_) => {}
             Self::Sled(part) => part.forget(),
         }
     }

@@ -1,5 +1,6 @@
 use std::fs;
 
+use super::super::super::shelf::OpenPart;
 use super::super::part::OpenSled;
 use super::*;
 use crate::atom::AtomSpec;
