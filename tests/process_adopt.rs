@@ -7,6 +7,7 @@ mod process_harness;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Program, Stdio};
 use std::sync::Arc;
@@ -117,7 +118,7 @@ impl Dead {
     }
 
     fn marker(&self) -> PathBuf {
-        self.atoms().join(self.atom.to_string()).join("spawned")
+        self.atoms().join(self.atom.to_string()).join("prepared")
     }
 }
 
@@ -313,7 +314,8 @@ fn a_start_that_was_not_journaled_is_found() {
         if !recorded {
             // The host died in between: the marker says no more than that a start was tried.
             let marker = fs::OpenOptions::new().write(true).open(dead.marker()).unwrap();
-            marker.set_len(24).unwrap();
+            marker.write_all_at(&[0; 48], 24).unwrap();
+            marker.write_all_at(&[0; 8], 80).unwrap();
         }
         let world = World::at(dead.atoms());
         assert_eq!(world.look(dead.created()), Sighting::Changed);
@@ -332,12 +334,19 @@ fn a_start_that_was_tried_and_left_nothing_is_unknown() {
     let world = World::at(dead.atoms());
     world.remove(dead.atom, Some(Arc::clone(&dead.handle)));
     wait_gone(dead.pid);
-    // Only the marker is there.
-    let (other, spec) = world.prepare(sh("true"));
-    let dir = world.dir(other);
-    fs::rename(dir.join("prepared"), dir.join("spawned")).unwrap();
-    world.look(remembered(other, &spec, State::Created));
-    assert_eq!(lost(&world, other), Reason::ExitUnobserved);
+    // Only the marker is there: as it is written, and as an earlier version called it.
+    for renamed in [false, true] {
+        let (other, spec) = world.prepare(sh("true"));
+        let dir = world.dir(other);
+        if renamed {
+            fs::rename(dir.join("prepared"), dir.join("spawned")).unwrap();
+        } else {
+            let marker = fs::OpenOptions::new().write(true).open(dir.join("prepared")).unwrap();
+            marker.write_all_at(&[1], 75).unwrap();
+        }
+        world.look(remembered(other, &spec, State::Created));
+        assert_eq!(lost(&world, other), Reason::ExitUnobserved);
+    }
 }
 
 #[test]

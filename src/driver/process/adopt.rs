@@ -13,7 +13,7 @@ use super::identity::{Identity, Place, ProcStat, all_pids, has_environment};
 use super::keeper::dissolve;
 use super::leftovers::end_leftovers;
 use super::log::Pump;
-use super::marker::{Mark, Trace};
+use super::marker::{Facts, Mark, Trace};
 use super::monitor::Monitor;
 use super::signal::Leader;
 use super::spawn::marker_entry;
@@ -51,7 +51,7 @@ impl Monitor {
         let atom = remembered.order.atom;
         let sighting = match remembered.state {
             State::Created | State::Running | State::Stopping => {
-                match (self.context.dir(atom).marker().ending(), self.serial_of(atom)) {
+                match (self.context.dir(atom).marker().read().ending(), self.serial_of(atom)) {
                     (Some(ending), _) => self.tell_again(remembered, ending),
                     (None, Some(serial)) => self.look_at(serial, remembered),
                     (None, None) => self.look_for(remembered),
@@ -79,7 +79,7 @@ impl Monitor {
 
     /// Tells a start that the journal does not have; false when none was written down.
     fn tell_start(&self, atom: AtomId, dir: &AtomDir) -> bool {
-        let marker = dir.marker();
+        let marker = dir.marker().read();
         let (Trace::Spawned(_, Some(identity)), Some(at)) = (marker.trace(), marker.started_at())
         else {
             return false;
@@ -152,17 +152,18 @@ impl Monitor {
     fn was_reaped(&mut self, remembered: &Remembered) -> bool {
         let order = &remembered.order;
         let dir = self.context.dir(order.atom);
-        let Some((at, status, usage)) = dir.marker().reaped() else { return false };
+        let marker = dir.marker().read();
+        let Some((at, status, usage)) = marker.reaped() else { return false };
         if remembered.handle.is_none() {
             self.tell_start(order.atom, &dir);
         }
         let pump = self.reopen_log(order.atom, &dir, order.spec.get_log_max());
-        let ladder = ladder(remembered, &dir, &order.spec);
-        let began = remembered.started_at.or_else(|| dir.marker().started_at());
+        let ladder = ladder(remembered, &marker, &order.spec);
+        let began = remembered.started_at.or_else(|| marker.started_at());
         let wall = began.map(|began| at.saturating_since(began)).unwrap_or_default();
         let ended = Ended::Known(status, Some(usage));
         let phase = Phase::Clearing(ended, Past { at, wall, seen: Instant::now() });
-        let group = self.group_of(order.atom);
+        let group = self.group_of(order.atom, &marker);
         let mut watched =
             Watched::new(order.atom, Arc::clone(&order.spec), dir, group, phase, pump);
         watched.ladder = ladder;
@@ -240,7 +241,7 @@ impl Monitor {
                     );
                 }
             },
-            None => match self.context.dir(atom).marker().trace() {
+            None => match self.context.dir(atom).marker().read().trace() {
                 Trace::Nothing => return self.untraced(atom),
                 Trace::Prepared(place, released) => {
                     // In this boot the marker would be there; a power cut may have taken it.
@@ -275,7 +276,7 @@ impl Monitor {
     /// executes its program or ends.
     fn released(&self, atom: AtomId, identity: Identity) -> Whereabouts {
         let dir = self.context.dir(atom);
-        let executes = || matches!(dir.marker().trace(), Trace::Spawned(..));
+        let executes = || matches!(dir.marker().read().trace(), Trace::Spawned(..));
         let leader = match Leader::find(atom, identity) {
             Ok(leader) => leader,
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
@@ -360,9 +361,10 @@ impl Monitor {
         let order = &remembered.order;
         let (atom, identity) = (order.atom, leader.identity());
         let dir = self.context.dir(atom);
+        let marker = dir.marker().read();
         let began = remembered
             .started_at
-            .or_else(|| dir.marker().started_at())
+            .or_else(|| marker.started_at())
             .unwrap_or_else(|| started_at(identity));
         let mut sighting = Sighting::Adopted;
         if remembered.handle.is_none() {
@@ -371,15 +373,15 @@ impl Monitor {
             sighting = Sighting::Changed;
         }
         let pump = self.reopen_log(atom, &dir, order.spec.get_log_max());
-        let ladder = ladder(remembered, &dir, &order.spec);
-        let (group, phase) = (self.group_of(atom), Phase::Running(leader));
+        let ladder = ladder(remembered, &marker, &order.spec);
+        let (group, phase) = (self.group_of(atom, &marker), Phase::Running(leader));
         let mut watched = Watched::new(atom, Arc::clone(&order.spec), dir, group, phase, pump);
         watched.ladder = ladder;
         if order.spec.get_stdin_pipe() {
             // Not there when it was ended, and refused when nobody reads it any more.
             watched.stdin = watched.dir.open_stdin().ok();
         }
-        watched.reaper = self.reaper_of(atom);
+        watched.reaper = self.reaper_of(atom, &marker);
         watched.began = watched.began.checked_sub(age(identity)).unwrap_or(watched.began);
         if watched.leader().is_some_and(Leader::has_ended) {
             watched.end(time::now());
@@ -438,12 +440,12 @@ impl Monitor {
             dissolve(group, &watched.dir);
         }
         if let Some(group) = watched.take_empty_group() {
-            discard(group, &watched.dir);
+            discard(group, watched.marker());
         }
         if watched.kills_leftovers() {
             self.end_group(atom);
         }
-        self.emit_ending(&watched.dir, ending);
+        self.emit_ending(watched.marker(), ending);
     }
 
     fn reopen_log(&self, atom: AtomId, dir: &AtomDir, log_max: u64) -> Option<Pump> {
@@ -502,10 +504,11 @@ impl Monitor {
             Whereabouts::Never | Whereabouts::Gone(..) | Whereabouts::Unclear(_) => return None,
         };
         let (spec, dir) = (Arc::new(AtomSpec::command("")), self.context.dir(atom));
-        let (group, phase) = (self.group_of(atom), Phase::Running(leader));
+        let marker = dir.marker().read();
+        let (group, phase) = (self.group_of(atom, &marker), Phase::Running(leader));
         let mut watched = Watched::new(atom, spec, dir, group, phase, None);
         watched.removing = true;
-        watched.reaper = self.reaper_of(atom);
+        watched.reaper = self.reaper_of(atom, &marker);
         match self.watch(watched) {
             Ok(serial) => Some(serial),
             Err((watched, error)) => {
@@ -528,8 +531,7 @@ pub(super) fn leave_nothing(atom: AtomId, leader: Identity) {
 }
 
 /// What was done to it by the host before.
-fn ladder(remembered: &Remembered, dir: &AtomDir, spec: &AtomSpec) -> Option<Ladder> {
-    let marker = dir.marker();
+fn ladder(remembered: &Remembered, marker: &Facts, spec: &AtomSpec) -> Option<Ladder> {
     let (term_reached, kill_sent) = (marker.has(Mark::AboutToTerm), marker.has(Mark::Kill));
     let cause = match remembered.stop {
         Some(stop) => stop.cause,

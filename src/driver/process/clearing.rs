@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 
 use super::dir::AtomDir;
-use super::marker::Mark;
+use super::marker::{Mark, Marker};
 use super::monitor::Monitor;
 use super::reaper::Reaper;
 use super::timers::TimerKind;
@@ -79,7 +79,7 @@ impl Remains {
     /// Nobody is in it any more: what is there of it goes.
     fn discard(self, dir: &AtomDir) {
         match self {
-            Self::Group(group) => discard(group, dir),
+            Self::Group(group) => discard(group, dir.marker()),
             Self::Reaper(..) => {}
         }
     }
@@ -192,7 +192,9 @@ impl Monitor {
     }
 
     /// Nothing of an atom runs any more: what it has on disk goes.
-    pub(super) fn gone(&self, atom: AtomId, dir: &AtomDir) {
+    pub(super) fn gone(&mut self, atom: AtomId, dir: &AtomDir) {
+        // Another atom may have its files next: nobody writes into them any more for this one.
+        self.tidy_up_now();
         dir.put_away();
         crash::point("keeper/has-removed");
         self.emit(Observation::Removed { atom, at: time::now() });
@@ -200,10 +202,10 @@ impl Monitor {
 }
 
 /// Removes a cgroup that nobody is in.
-pub(super) fn discard(group: Group, dir: &AtomDir) {
+pub(super) fn discard(group: Group, marker: Marker<'_>) {
     let atom = group.atom();
     match group.remove() {
-        Ok(()) => dir.marker().unmark(Mark::Group),
+        Ok(()) => marker.unmark(Mark::Group),
         Err(error) => tracing::warn!(%atom, %error, "the cgroup of an atom stays"),
     }
 }

@@ -63,7 +63,7 @@ impl Context {
         let log = self.write_log(&dir, atom, spec.get_log_max());
         match prepare(&dir, self.place, spec, log) {
             Ok(prepared) => {
-                self.prepared.lock().insert(atom, prepared);
+                self.keep_prepared(atom, prepared);
                 Ok(())
             }
             Err(error) => {
@@ -76,6 +76,11 @@ impl Context {
     /// How many have something set aside.
     pub(super) fn prepared_count(&self) -> usize {
         self.prepared.lock().len()
+    }
+
+    /// Sets it aside again.
+    pub(super) fn keep_prepared(&self, atom: AtomId, prepared: Prepared) {
+        self.prepared.lock().insert(atom, prepared);
     }
 
     /// Changes what was set aside.

@@ -5,7 +5,7 @@
 //! | `out`, `err` | the FIFOs that it prints to; they may stay when it has ended, for the next atom |
 //! | `in` | the FIFO that it reads, until somebody ends that |
 //! | `log.N` | what it printed |
-//! | `prepared` or `spawned` | how far its run has come ([`Marker`]) |
+//! | `prepared` | how far its run has come ([`Marker`]) |
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -48,6 +48,8 @@ pub(super) struct Prepared {
     /// Where its standard input is a pipe: what keeps that from ending.
     pub(super) stdin: Option<OwnedFd>,
     pub(super) log: LogWriter,
+    /// The marker file, to be written to until it runs.
+    pub(super) marker: File,
     pub(super) child: Child,
 }
 
@@ -127,7 +129,7 @@ impl AtomDir {
         spec: &AtomSpec,
         log: LogWriter,
     ) -> Result<Prepared, DriverError> {
-        if !matches!(self.marker().trace(), Trace::Prepared(..)) {
+        if !matches!(self.marker().read().trace(), Trace::Prepared(..)) {
             return Err(trouble(&self.path, io::ErrorKind::AlreadyExists.into()));
         }
         self.remove_fifos();
@@ -152,7 +154,8 @@ impl AtomDir {
         spec: &AtomSpec,
         log: LogWriter,
     ) -> Result<Prepared, DriverError> {
-        self.marker()
+        let marker = self
+            .marker()
             .create(place, spare.is_some())
             .map_err(|(path, error)| trouble(&path, error))?;
         let make = |path: &Path| {
@@ -191,6 +194,7 @@ impl AtomDir {
             ),
             stdin: keeps_open,
             log,
+            marker,
         })
     }
 
@@ -253,29 +257,31 @@ impl AtomDir {
 
     /// Removes what an atom has of which nothing runs any more; keeps what another one may use.
     pub(super) fn put_away(&self) {
-        // A reaper has the marker open itself: what it writes must not come into another atom's.
         let kept = self.spares.as_ref().is_some_and(|spares| {
             let fifos = spares.take_drained(self.atom);
-            if self.marker().reaper().is_some() {
-                return false;
+            match self.blank(fifos) {
+                Ok(Some(fifos)) => spares.keep(&self.path, fifos),
+                Ok(None) | Err(_) => false,
             }
-            self.blank(fifos).is_ok_and(|fifos| spares.keep(&self.path, fifos))
         });
         if !kept {
             self.remove();
         }
     }
 
-    /// Leaves nothing in it but a blank marker, and the FIFOs if they may stay; whether both have.
-    fn blank(&self, fifos: bool) -> io::Result<bool> {
-        self.marker().blank()?;
+    /// Leaves nothing in it but a blank marker, and the FIFOs if they may stay; whether both have. `None` where a reaper
+    /// has the marker open itself: what it writes must not come into another atom's.
+    fn blank(&self, fifos: bool) -> io::Result<Option<bool>> {
+        if !self.marker().blank()? {
+            return Ok(None);
+        }
         let mut stayed = 0;
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
             if fifos && FIFOS.iter().any(|fifo| name == *fifo) {
                 stayed += 1;
-            } else if !Marker::is_new(&name) {
+            } else if !Marker::is_blank(&name) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -283,7 +289,7 @@ impl AtomDir {
         if stayed > 0 && !both {
             self.remove_fifos();
         }
-        Ok(both)
+        Ok(Some(both))
     }
 
     /// Removes it with everything in it.

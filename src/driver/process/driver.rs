@@ -22,12 +22,12 @@ use crate::driver::{Command, Driver, DriverError, Observer, Surroundings};
 use crate::log::{LogQuery, LogSource};
 
 /// How many descriptors an atom costs whoever supervises it, from the moment that it is prepared until it
-/// runs: both ends of two FIFOs, and one that becomes its standard input and then its pidfd. An atom whose
+/// runs: both ends of two FIFOs, its marker file, and one that becomes its standard input and then its pidfd. An atom whose
 /// standard input is a pipe costs one more, from then until that has ended, and its host one beside a keeper's.
 ///
 /// They are the keeper's where there is one, and its host has none of them. The keeper needs up to seven more for
 /// the instant in which it forks, and has one less once it has.
-pub const FDS_PER_ATOM: usize = 5;
+pub const FDS_PER_ATOM: usize = 6;
 
 /// How many descriptors an atom costs whoever supervises it, while it runs: the FIFOs and its pidfd;
 /// one more if it has a reaper, and one for its log while it prints 64 KiB and more at once. A stopped atom costs none.

@@ -1,5 +1,6 @@
 //! Endings: from the kernel's word that a leader has ended to the last byte of its output.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -120,11 +121,12 @@ impl Monitor {
         };
         crash::point("keeper/has-cleared");
         let (dir, removing) = (watched.dir.clone(), watched.removing);
-        if let Some(group) = watched.take_empty_group() {
-            self.untidy.push(Untidy::Group(group, dir.clone()));
-        }
+        let (group, file) = (watched.take_empty_group(), watched.marker_file.take());
         if !removing {
-            self.emit_ending(&dir, observation);
+            self.emit_ending(dir.marker().by(file.as_ref()), observation);
+        }
+        if let Some(group) = group {
+            self.untidy.push(Untidy::Group(group, dir, file));
         }
         self.arm(Some(until), serial, TimerKind::Linger);
         self.complete_if_dry(serial);
@@ -171,9 +173,14 @@ impl Monitor {
         }
         // Whoever was told may have its place behind this thread, on the same processor.
         std::thread::yield_now();
+        self.tidy_up_now();
+    }
+
+    /// The same, without regard to anybody.
+    pub(super) fn tidy_up_now(&mut self) {
         for what in self.untidy.drain(..) {
             match what {
-                Untidy::Group(group, dir) => discard(group, &dir),
+                Untidy::Group(group, dir, file) => discard(group, dir.marker().by(file.as_ref())),
                 Untidy::Fifos { dir, drained } => dir.put_fifos_away(drained),
             }
         }
@@ -205,9 +212,10 @@ impl Monitor {
     /// Nothing of it is watched: what was left in its cgroup is ended, and then all is gone.
     fn removed(&mut self, atom: AtomId) {
         let dir = self.context.dir(atom);
-        match self.group_of(atom) {
+        let marker = dir.marker().read();
+        match self.group_of(atom, &marker) {
             Some(group) => self.clear(Remains::Group(group), dir, Then::Removed(atom)),
-            None => match self.reaper_of(atom) {
+            None => match self.reaper_of(atom, &marker) {
                 Some(reaper) => {
                     self.clear(Remains::Reaper(atom, reaper), dir, Then::Removed(atom));
                 }
@@ -220,17 +228,17 @@ impl Monitor {
 /// What an atom that has ended does not need any more. Nobody waits for it to go.
 #[derive(Debug)]
 pub(super) enum Untidy {
-    /// Its cgroup, in which nothing runs.
-    Group(Group, AtomDir),
+    /// Its cgroup, in which nothing runs, and its marker file.
+    Group(Group, AtomDir, Option<File>),
     /// Its FIFOs, and whether both were read to their end.
     Fifos { dir: AtomDir, drained: bool },
 }
 
 /// How an atom ended, as far as anybody tells; and after what time to ask again, where nobody will say that there is an answer.
 pub(super) fn how_it_ended(watched: &Watched, leader: &Leader) -> (Ended, Option<Duration>) {
-    let marker = watched.dir.marker();
+    let marker = watched.marker();
     let Some(reaper) = &watched.reaper else { return (leader.ended(marker), None) };
-    let recorded = || marker.reaped();
+    let recorded = || marker.read().reaped();
     if let Some((_, status, usage)) = reaper.ended.or_else(recorded) {
         // Whom it leaves alone is counted just after.
         let counted = reaper.gone || reaper.is_adopted() || reaper.has_counted();

@@ -1,16 +1,17 @@
 //! The marker file of an atom: how far its run has come, for a later life of the host.
 //!
-//! It is called `prepared` until just before the program is executed, and `spawned` from then on. All of
-//! its room is set aside when it is made: nothing that is written later needs free space on the disk.
+//! It is called `prepared`; one that an earlier version of this library has written is called `spawned` from just before
+//! its program was executed. All of its room is set aside when it is made: nothing that is written later needs
+//! free space on the disk. A blank one, all zeros, is nobody's, and waits for the next atom.
 //!
 //! | from byte | what |
 //! |---|---|
-//! | 0 | boot id (16) and inode of the pid namespace (8) |
+//! | 0 | boot id (16) and inode of the pid namespace (8); zeros where it is nobody's |
 //! | 24 | the handle of the run; zeros before there is one |
 //! | 72 | 1: our SIGTERM is about to be sent; 2: it has reached it |
 //! | 73 | 1: our SIGKILL is about to be sent, or was |
 //! | 74 | 1: it has a cgroup |
-//! | 75 | 1: its child has its go, and executes its program; written by the child itself |
+//! | 75 | 1: its program is being executed; from a keeper written by the child itself, when it has its go |
 //! | 80 | when it was started, in microseconds since 1970 (8) |
 //! | 88 | pid (4), start time (8) and inode (8) of its reaper; zeros where it has none |
 //! | 112 | how its leader ended ([`Word`]), written by whoever reaps it just before that; zeros before |
@@ -21,7 +22,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -113,12 +114,27 @@ pub(super) enum Trace {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Marker<'a> {
     dir: &'a Path,
+    /// The file, where it is open already.
+    file: Option<&'a File>,
+}
+
+/// What a marker file said when it was read.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// It is called `spawned`.
+    spawned: bool,
+    bytes: Vec<u8>,
 }
 
 impl<'a> Marker<'a> {
     /// The marker in an atom's directory.
     pub(super) fn of(dir: &'a Path) -> Self {
-        Self { dir }
+        Self { dir, file: None }
+    }
+
+    /// The same, written to by a file that is open already, if there is one.
+    pub(super) fn by(self, file: Option<&'a File>) -> Self {
+        Self { file, ..self }
     }
 
     fn prepared(self) -> PathBuf {
@@ -134,35 +150,42 @@ impl<'a> Marker<'a> {
     /// # Errors
     ///
     /// With the path, when there is no room for it.
-    pub(super) fn create(self, place: Place, blank: bool) -> Result<(), (PathBuf, io::Error)> {
-        let path = self.dir.join(NEW);
-        let create = || -> io::Result<()> {
-            let mut options = OpenOptions::new();
-            let options = options.write(true).create(!blank).truncate(!blank).mode(0o600);
-            let mut file = options.open(&path)?;
-            if !blank {
-                set_aside(&file)?;
+    pub(super) fn create(self, place: Place, blank: bool) -> Result<File, (PathBuf, io::Error)> {
+        let mut text = Vec::with_capacity(PLACE_BYTES);
+        text.extend_from_slice(&place.boot);
+        text.extend_from_slice(&place.pid_ns.to_le_bytes());
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(!blank).truncate(!blank).mode(0o600);
+        let path = if blank { self.prepared() } else { self.dir.join(NEW) };
+        let create = || -> io::Result<File> {
+            let file = options.open(&path)?;
+            if blank {
+                file.write_all_at(&text, 0)?;
+                return Ok(file);
             }
-            let mut text = Vec::with_capacity(PLACE_BYTES);
-            text.extend_from_slice(&place.boot);
-            text.extend_from_slice(&place.pid_ns.to_le_bytes());
-            file.write_all(&text)?;
-            fs::rename(&path, self.prepared())
+            set_aside(&file)?;
+            file.write_all_at(&text, 0)?;
+            fs::rename(&path, self.prepared())?;
+            Ok(file)
         };
         create().map_err(|error| (path.clone(), error))
     }
 
-    /// Makes it a file of zeros that is called as one is that is being made: its room stays set aside.
-    pub(super) fn blank(self) -> io::Result<()> {
-        let file = self.open()?;
-        let new = self.dir.join(NEW);
-        fs::rename(self.prepared(), &new).or_else(|_| fs::rename(self.spawned(), &new))?;
-        file.write_all_at(&[0; BYTES], 0)
+    /// Makes it a blank one, whose room stays set aside; false where a reaper may still write into it.
+    pub(super) fn blank(self) -> io::Result<bool> {
+        let file = OpenOptions::new().read(true).write(true).open(self.prepared())?;
+        let mut reaper = [0; 4];
+        file.read_exact_at(&mut reaper, REAPER as u64)?;
+        if reaper != [0; 4] {
+            return Ok(false);
+        }
+        file.write_all_at(&[0; BYTES], 0)?;
+        Ok(true)
     }
 
-    /// Whether a file has the name of one that is being made.
-    pub(super) fn is_new(name: &OsStr) -> bool {
-        name == NEW
+    /// Whether a file has the name of a blank one.
+    pub(super) fn is_blank(name: &OsStr) -> bool {
+        name == PREPARED
     }
 
     /// Removes it, without a descriptor.
@@ -172,29 +195,23 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// Says that the program is about to be executed. A rename: it needs no room on the disk.
+    /// Says that the program is about to be executed.
     pub(super) fn mark_spawned(self) -> io::Result<()> {
-        fs::rename(self.prepared(), self.spawned())
+        self.write(&[1], EXECUTING)
     }
 
     /// Says that it has certainly not been.
     pub(super) fn unmark_spawned(self) {
         // Without it a reopening looks for a process, and finds none.
-        let _ = fs::rename(self.spawned(), self.prepared());
+        let _ = self.write(&[0], EXECUTING);
     }
 
     /// Says which process it is and when it was started, for a host that dies before this is journaled.
     pub(super) fn record(self, identity: Identity, at: Timestamp) -> io::Result<()> {
-        let file = self.open()?;
-        file.write_all_at(&at.as_micros().to_le_bytes(), STARTED_AT as u64)?;
-        file.write_all_at(&identity.to_handle(), PLACE_BYTES as u64)
-    }
-
-    /// When it was started, if that was written down.
-    pub(super) fn started_at(self) -> Option<Timestamp> {
-        let (_, bytes) = self.read()?;
-        let micros = u64::from_le_bytes(*bytes.get(STARTED_AT..)?.first_chunk()?);
-        (micros != 0).then(|| Timestamp::from_micros(micros))
+        self.with_file(|file| {
+            file.write_all_at(&at.as_micros().to_le_bytes(), STARTED_AT as u64)?;
+            file.write_all_at(&identity.to_handle(), PLACE_BYTES as u64)
+        })
     }
 
     /// Says who reaps it.
@@ -207,11 +224,6 @@ impl<'a> Marker<'a> {
         self.write(&bytes, REAPER)
     }
 
-    /// Who reaps it, if somebody does.
-    pub(super) fn reaper(self) -> Option<Identity> {
-        reaper_of(&self.read()?.1)
-    }
-
     /// Writes down how its leader ended, which is about to be reaped.
     pub(super) fn record_end(self, at: Timestamp, status: WaitStatus, usage: Usage) {
         let ended = Ended::of(at, status, usage);
@@ -221,12 +233,7 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// How its leader ended, if whoever reaped it has written that down.
-    pub(super) fn reaped(self) -> Option<(Timestamp, WaitStatus, Usage)> {
-        reaped_of(&self.read()?.1)
-    }
-
-    /// The file, for a child and its reaper to write into.
+    /// The file, to be written into.
     pub(super) fn open(self) -> io::Result<File> {
         let open = |path| OpenOptions::new().read(true).write(true).open(path);
         // A keeper never calls it otherwise.
@@ -250,11 +257,6 @@ impl<'a> Marker<'a> {
         let _ = self.write(&[0], mark.at());
     }
 
-    /// Whether that was done to it, by this host or an earlier one.
-    pub(super) fn has(self, mark: Mark) -> bool {
-        self.read().is_some_and(|(_, bytes)| bytes.get(mark.at()) >= Some(&mark.value()))
-    }
-
     /// Writes down how it ended. Only the first ending counts.
     pub(super) fn end(self, ending: &Observation) {
         let write = || -> io::Result<()> {
@@ -272,37 +274,104 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// How it ended, if that was written down.
-    pub(super) fn ending(self) -> Option<Observation> {
-        ending_of(&self.read()?.1)
-    }
-
-    /// What the file tells of the start.
-    pub(super) fn trace(self) -> Trace {
-        self.read().map_or(Trace::Nothing, |(spawned, bytes)| trace_of(spawned, &bytes))
-    }
-
     /// Reads a marker of any bytes.
     #[cfg(feature = "test-util")]
     pub(super) fn fuzz(bytes: &[u8]) {
-        let _ = (trace_of(false, bytes), reaper_of(bytes), reaped_of(bytes), ending_of(bytes));
+        let facts = Facts { spawned: false, bytes: bytes.to_vec() };
+        let _ = (facts.trace(), facts.reaper(), facts.reaped(), facts.ending());
     }
 
     fn write(self, bytes: &[u8], at: usize) -> io::Result<()> {
-        self.open()?.write_all_at(bytes, at as u64)
+        self.with_file(|file| file.write_all_at(bytes, at as u64))
     }
 
-    /// The file, and whether it is called `spawned`.
-    fn read(self) -> Option<(bool, Vec<u8>)> {
-        // In the order in which it is called so: one that is renamed in between is found.
+    fn with_file<T>(self, work: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        match self.file {
+            Some(file) => work(file),
+            None => work(&self.open()?),
+        }
+    }
+
+    /// What it says; nothing where there is none.
+    pub(super) fn read(self) -> Facts {
+        // In the order in which an earlier version called it so: one that is renamed in between is found.
         for (name, spawned) in [(self.prepared(), false), (self.spawned(), true)] {
             if let Ok(file) = File::open(name) {
                 let mut bytes = Vec::with_capacity(BYTES);
-                file.take(BYTES as u64).read_to_end(&mut bytes).ok()?;
-                return Some((spawned, bytes));
+                return match file.take(BYTES as u64).read_to_end(&mut bytes) {
+                    Ok(_) => Facts { spawned, bytes },
+                    Err(_) => Facts::NONE,
+                };
             }
         }
-        None
+        Facts::NONE
+    }
+}
+
+impl Facts {
+    const NONE: Self = Self { spawned: false, bytes: Vec::new() };
+
+    /// What the file tells of the start.
+    pub(super) fn trace(&self) -> Trace {
+        let Some(place) = self.place() else { return Trace::Nothing };
+        let handle = self.bytes.get(PLACE_BYTES..PLACE_BYTES + HANDLE_BYTES);
+        let identity = handle.and_then(Identity::from_handle);
+        if self.spawned || self.bytes.get(EXECUTING) == Some(&1) {
+            Trace::Spawned(place, identity)
+        } else {
+            Trace::Prepared(place, identity)
+        }
+    }
+
+    /// When it was started, if that was written down.
+    pub(super) fn started_at(&self) -> Option<Timestamp> {
+        let micros = u64::from_le_bytes(*self.bytes.get(STARTED_AT..)?.first_chunk()?);
+        (micros != 0).then(|| Timestamp::from_micros(micros))
+    }
+
+    /// Whether that was done to it, by this host or an earlier one.
+    pub(super) fn has(&self, mark: Mark) -> bool {
+        self.bytes.get(mark.at()) >= Some(&mark.value())
+    }
+
+    /// Who reaps it, if somebody does.
+    pub(super) fn reaper(&self) -> Option<Identity> {
+        let place = self.place()?;
+        let (pid, rest) = self.bytes.get(REAPER..)?.split_first_chunk()?;
+        let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        let (start_time, rest) = rest.split_first_chunk()?;
+        let (start_time, inode) = (number(start_time), number(rest.first_chunk()?));
+        let pid = u32::from_le_bytes(*pid);
+        (pid != 0).then_some(Identity { pid, start_time, inode, place })
+    }
+
+    /// How its leader ended, if whoever reaped it has written that down.
+    pub(super) fn reaped(&self) -> Option<(Timestamp, WaitStatus, Usage)> {
+        match Word::decode(self.bytes.get(RECORD..)?.first_chunk()?)? {
+            Word::Ended(ended) => Some(ended.told()),
+            Word::Forked { .. }
+            | Word::NotForked { .. }
+            | Word::Left { .. }
+            | Word::Counted { .. } => None,
+        }
+    }
+
+    /// How it ended, if that was written down.
+    pub(super) fn ending(&self) -> Option<Observation> {
+        let (length, rest) = self.bytes.get(ENDING..)?.split_first_chunk()?;
+        let (crc, rest) = rest.split_first_chunk()?;
+        let payload = rest.get(..u16::from_le_bytes(*length).into())?;
+        if payload.is_empty() || crc32c::crc32c(payload) != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        options().deserialize(payload).ok()
+    }
+
+    /// Where it was prepared; `None` of a blank one, and of what is too short for one.
+    fn place(&self) -> Option<Place> {
+        let bytes = self.bytes.get(..PLACE_BYTES)?;
+        let blank = bytes.iter().all(|byte| *byte == 0);
+        options().deserialize(bytes).ok().filter(|_| !blank)
     }
 }
 
@@ -313,50 +382,6 @@ fn set_aside(file: &File) -> io::Result<()> {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.write_all_at(&[0; BYTES], 0),
         result => Ok(result?),
     }
-}
-
-fn place_of(bytes: &[u8]) -> Option<Place> {
-    options().deserialize(bytes.get(..PLACE_BYTES)?).ok()
-}
-
-fn trace_of(spawned: bool, bytes: &[u8]) -> Trace {
-    let Some(place) = place_of(bytes) else { return Trace::Nothing };
-    let handle = bytes.get(PLACE_BYTES..PLACE_BYTES + HANDLE_BYTES);
-    let identity = handle.and_then(Identity::from_handle);
-    if spawned || bytes.get(EXECUTING) == Some(&1) {
-        Trace::Spawned(place, identity)
-    } else {
-        Trace::Prepared(place, identity)
-    }
-}
-
-fn reaper_of(bytes: &[u8]) -> Option<Identity> {
-    let place = place_of(bytes)?;
-    let (pid, rest) = bytes.get(REAPER..)?.split_first_chunk()?;
-    let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-    let (start_time, rest) = rest.split_first_chunk()?;
-    let (start_time, inode) = (number(start_time), number(rest.first_chunk()?));
-    let pid = u32::from_le_bytes(*pid);
-    (pid != 0).then_some(Identity { pid, start_time, inode, place })
-}
-
-fn reaped_of(bytes: &[u8]) -> Option<(Timestamp, WaitStatus, Usage)> {
-    match Word::decode(bytes.get(RECORD..)?.first_chunk()?)? {
-        Word::Ended(ended) => Some(ended.told()),
-        Word::Forked { .. } | Word::NotForked { .. } | Word::Left { .. } | Word::Counted { .. } => {
-            None
-        }
-    }
-}
-
-fn ending_of(bytes: &[u8]) -> Option<Observation> {
-    let (length, rest) = bytes.get(ENDING..)?.split_first_chunk()?;
-    let (crc, rest) = rest.split_first_chunk()?;
-    let payload = rest.get(..u16::from_le_bytes(*length).into())?;
-    if payload.is_empty() || crc32c::crc32c(payload) != u32::from_le_bytes(*crc) {
-        return None;
-    }
-    options().deserialize(payload).ok()
 }
 
 fn options() -> impl Options {
@@ -388,29 +413,54 @@ mod tests {
     fn what_is_written_is_read_whatever_the_file_is_called() {
         let dir = tempfile::tempdir().unwrap();
         let marker = Marker::of(dir.path());
-        assert_eq!(marker.trace(), Trace::Nothing);
+        assert_eq!(marker.read().trace(), Trace::Nothing);
         marker.create(HERE, false).unwrap();
-        assert_eq!(marker.trace(), Trace::Prepared(HERE, None));
-        assert!(!marker.has(Mark::Term) && !marker.has(Mark::Kill));
-        assert_eq!(marker.ending(), None);
+        assert_eq!(marker.read().trace(), Trace::Prepared(HERE, None));
+        assert!(!marker.read().has(Mark::Term) && !marker.read().has(Mark::Kill));
+        assert_eq!(marker.read().ending(), None);
         let identity = Identity { pid: 9, start_time: 8, inode: 7, place: HERE };
         marker.record(identity, Timestamp::from_micros(7)).unwrap();
-        assert_eq!(marker.started_at(), Some(Timestamp::from_micros(7)));
-        assert_eq!(marker.trace(), Trace::Prepared(HERE, Some(identity)), "it was not executed");
+        assert_eq!(marker.read().started_at(), Some(Timestamp::from_micros(7)));
+        assert_eq!(
+            marker.read().trace(),
+            Trace::Prepared(HERE, Some(identity)),
+            "it was not executed"
+        );
         marker.mark_spawned().unwrap();
-        assert_eq!(marker.trace(), Trace::Spawned(HERE, Some(identity)));
-        assert_eq!((marker.reaper(), marker.reaped()), (None, None));
+        assert_eq!(marker.read().trace(), Trace::Spawned(HERE, Some(identity)));
+        assert_eq!((marker.read().reaper(), marker.read().reaped()), (None, None));
         let reaper = Identity { pid: 5, start_time: 6, inode: 7, place: HERE };
         marker.record_reaper(reaper).unwrap();
-        assert_eq!(marker.reaper(), Some(reaper));
+        assert_eq!(marker.read().reaper(), Some(reaper));
         marker.mark(Mark::Kill);
-        assert!(!marker.has(Mark::Term) && marker.has(Mark::Kill));
+        assert!(!marker.read().has(Mark::Term) && marker.read().has(Mark::Kill));
         let ending = lost("why");
         marker.end(&ending);
-        assert_eq!(marker.ending(), Some(ending));
-        assert_eq!(marker.trace(), Trace::Spawned(HERE, Some(identity)));
+        assert_eq!(marker.read().ending(), Some(ending));
+        assert_eq!(marker.read().trace(), Trace::Spawned(HERE, Some(identity)));
         marker.unmark_spawned();
-        assert_eq!(marker.trace(), Trace::Prepared(HERE, Some(identity)));
+        assert_eq!(marker.read().trace(), Trace::Prepared(HERE, Some(identity)));
+    }
+
+    #[test]
+    fn a_blank_one_says_nothing_and_is_for_the_next_atom() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = Marker::of(dir.path());
+        let file = marker.create(HERE, false).unwrap();
+        let open = marker.by(Some(&file));
+        open.mark_spawned().unwrap();
+        open.mark(Mark::Group);
+        open.end(&lost("why"));
+        assert!(marker.blank().unwrap());
+        let blank = marker.read();
+        assert_eq!((blank.trace(), blank.ending()), (Trace::Nothing, None));
+        let identity = Identity { pid: 9, start_time: 8, inode: 7, place: HERE };
+        let file = marker.create(HERE, true).unwrap();
+        assert_eq!(marker.read().trace(), Trace::Prepared(HERE, None));
+        // Whoever reaps has it open, and may still write into it.
+        marker.by(Some(&file)).record_reaper(identity).unwrap();
+        assert!(!marker.blank().unwrap());
+        assert_eq!(marker.read().reaper(), Some(identity));
     }
 
     #[test]
@@ -420,7 +470,7 @@ mod tests {
         marker.create(HERE, false).unwrap();
         marker.mark(Mark::Term);
         marker.end(&lost(&"x".repeat(3000)));
-        assert!(marker.ending().is_some());
+        assert!(marker.read().ending().is_some());
         marker.end(&lost(&"x".repeat(5000)));
         let length = fs::metadata(dir.path().join(PREPARED)).unwrap().len();
         assert_eq!(length, BYTES as u64);
@@ -441,7 +491,7 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x10;
             fs::write(&path, damaged).unwrap();
-            assert_eq!(marker.ending(), None, "byte {at}");
+            assert_eq!(marker.read().ending(), None, "byte {at}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //!                        │ prepare                  │ spawn · stop · adopt · exit
 //!                        ▼                          ▼
 //!                 atoms/<id>/  out err (FIFOs)   Observation ──▶ engine
-//!                              prepared|spawned     │
+//!                              prepared             │
 //!                              log.N  ◀─────────────┘ pump
 //! ```
 //!

@@ -12,11 +12,11 @@ use rustix::io::Errno;
 
 use super::clearing::Clearing;
 use super::context::Context;
-use super::dir::AtomDir;
 use super::endings::Untidy;
 use super::keeper::{Guards, Link};
 use super::log::{HEADER, MAX_PAYLOAD, Turn};
 use super::mailbox::Message;
+use super::marker::Marker;
 use super::sys::ChildSignal;
 use super::timers::{Timer, TimerKind, Timers};
 use super::tree::Cgroups;
@@ -229,8 +229,8 @@ impl Monitor {
     }
 
     /// Tells how an atom ended, and writes it down for a later host before.
-    pub(super) fn emit_ending(&self, dir: &AtomDir, ending: Observation) {
-        dir.marker().end(&ending);
+    pub(super) fn emit_ending(&self, marker: Marker<'_>, ending: Observation) {
+        marker.end(&ending);
         crash::point("keeper/has-written-an-ending");
         self.emit(ending);
     }

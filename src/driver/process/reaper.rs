@@ -137,7 +137,7 @@ impl Reaper {
         self.gone
             && match &self.way {
                 Way::Child(_) => self.counted.is_none(),
-                Way::Adopted(_) => dir.marker().reaped().is_none(),
+                Way::Adopted(_) => dir.marker().read().reaped().is_none(),
             }
     }
 

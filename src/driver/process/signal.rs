@@ -97,6 +97,12 @@ impl Leader {
         self.signal(Signal::KILL);
     }
 
+    /// Kills what is left of the group of a leader that has ended.
+    pub(super) fn kill_rest(&self) {
+        // Nothing, if nobody is left in it.
+        let _ = self.signal_group(Signal::KILL);
+    }
+
     /// Sends a signal to the group, and to the leader if it has left it; whether the leader got it.
     fn signal(&self, signal: Signal) -> bool {
         let inside = self.stat().is_some_and(|stat| stat.group == self.identity.pid);

@@ -1,5 +1,6 @@
 //! Carrying out an order to start.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -37,7 +38,7 @@ impl Monitor {
                 return self.start_failed(atom, &dir, failure);
             }
         };
-        let Prepared { dir, out, err, stdin, log, child } = prepared;
+        let Prepared { dir, out, err, stdin, log, marker: file, child } = prepared;
         let pump = Pump::new(Some(out), Some(err), log);
         if let Some(secret) = order.spec.missing_secret() {
             let detail =
@@ -46,16 +47,17 @@ impl Monitor {
             return self.emit(Observation::NeverStarted { atom, at: time::now(), detail });
         }
         let spawned = match child {
-            Child::Waiting(forked) => return self.let_go(order, dir, pump, stdin, *forked),
+            Child::Waiting(forked) => return self.let_go(order, dir, &file, pump, stdin, *forked),
             Child::Failed(failure) => Err(failure),
             Child::Unborn(streams, around) => {
-                spawn(atom, &order.spec, around, streams, || dir.marker().mark_spawned())
+                let marker = dir.marker().by(Some(&file));
+                spawn(atom, &order.spec, around, streams, || marker.mark_spawned())
             }
         };
         match spawned {
-            Ok(child) => self.spawned(order, dir, pump, stdin, child.id()),
+            Ok(child) => self.spawned(order, dir, &file, pump, stdin, child.id()),
             Err(failure) => {
-                dir.marker().unmark_spawned();
+                dir.marker().by(Some(&file)).unmark_spawned();
                 self.give_up(atom, &dir, pump);
                 self.start_failed(atom, &dir, failure);
             }
@@ -79,7 +81,10 @@ impl Monitor {
     pub(super) fn start_failed(&self, atom: AtomId, dir: &AtomDir, failure: Failure) {
         let Failure { reason, detail } = failure;
         tracing::debug!(%atom, %reason, %detail, "an atom could not be started");
-        self.emit_ending(dir, Observation::StartFailed { atom, at: time::now(), reason, detail });
+        self.emit_ending(
+            dir.marker(),
+            Observation::StartFailed { atom, at: time::now(), reason, detail },
+        );
     }
 
     /// It was spawned by this host, and runs.
@@ -87,6 +92,7 @@ impl Monitor {
         &mut self,
         order: &Order,
         dir: AtomDir,
+        marker: &File,
         pump: Pump,
         stdin: Option<OwnedFd>,
         pid: u32,
@@ -98,7 +104,7 @@ impl Monitor {
             Ok(leader) => leader.identity(),
             Err(_) => Identity { pid, start_time: 0, inode: 0, place },
         };
-        if let Err(error) = dir.marker().record(identity, at) {
+        if let Err(error) = dir.marker().by(Some(marker)).record(identity, at) {
             // Only a host that is killed before the start is journaled misses it; it looks for the marker then.
             tracing::warn!(%atom, %error, "cannot write down which process an atom is");
         }
@@ -140,7 +146,7 @@ impl Monitor {
             "it ended at once, and this host ignores SIGCHLD: nobody was told how".to_owned();
         let reason = Reason::ExitUnobserved;
         let lost = Observation::LostSight { atom, at: time::now(), reason, detail };
-        self.emit_ending(dir, lost);
+        self.emit_ending(dir.marker(), lost);
         self.give_up(atom, dir, pump);
     }
 
@@ -167,6 +173,6 @@ impl Monitor {
                 Observation::LostSight { atom, at, reason: Reason::ExitUnobserved, detail }
             }
         };
-        self.emit_ending(dir, ending);
+        self.emit_ending(dir.marker(), ending);
     }
 }

@@ -108,7 +108,7 @@ impl Monitor {
 /// What is about to be done is written down first: if we are killed in between, whoever comes next takes an
 /// ending that follows for one that was asked for, and asks what lives once more.
 fn terminate(leader: &Leader, marker: Marker<'_>) -> bool {
-    if marker.has(Mark::Term) {
+    if marker.read().has(Mark::Term) {
         return true;
     }
     if leader.has_ended() {

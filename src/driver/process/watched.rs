@@ -1,5 +1,6 @@
 //! An atom that the monitor watches.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use super::exit::Ended;
 use super::fork::Waiting;
 use super::identity::Identity;
 use super::log::Pump;
+use super::marker::Marker;
 use super::reaper::Reaper;
 use super::signal::Leader;
 use super::stop::Ladder;
@@ -23,6 +25,8 @@ pub(super) struct Watched {
     pub(super) atom: AtomId,
     pub(super) spec: Arc<AtomSpec>,
     pub(super) dir: AtomDir,
+    /// Its marker file, from its end until all of that was written down.
+    pub(super) marker_file: Option<File>,
     /// The cgroup that it is in, where there is one.
     pub(super) group: Option<Group>,
     /// Where there is none: whom it descends from.
@@ -99,6 +103,7 @@ impl Watched {
             atom,
             spec,
             dir,
+            marker_file: None,
             group,
             reaper: None,
             phase,
@@ -110,6 +115,11 @@ impl Watched {
             left: None,
             removing: false,
         }
+    }
+
+    /// Its marker.
+    pub(super) fn marker(&self) -> Marker<'_> {
+        self.dir.marker().by(self.marker_file.as_ref())
     }
 
     /// The leader, as long as its ending is not known.
@@ -177,9 +187,10 @@ impl Watched {
             self.left = Some(LeftBehind::new(kill, left));
         }
         if kill {
-            leader.kill();
+            leader.kill_rest();
         }
         self.stdin = None;
+        self.marker_file = self.dir.marker().open().ok();
         self.phase = Phase::Ended(leader, Past::now(at, self.began));
     }
 

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(in crate::driver::process) fn fork_under_reaper(
     plan: &Arc<Plan>,
     streams: Streams,
-    marker: OwnedFd,
+    marker: BorrowedFd<'_>,
     executing_at: usize,
     record_at: usize,
     kill: bool,
@@ -39,7 +39,7 @@ pub(in crate::driver::process) fn fork_under_reaper(
     let duty = Duty {
         setup: prepared.lent.setup(),
         channel: theirs.as_raw_fd(),
-        marker: prepared.marker.as_raw_fd(),
+        marker: prepared.lent.setup().marker,
         record_at,
         kill,
     };

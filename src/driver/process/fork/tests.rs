@@ -106,7 +106,7 @@ struct Ran {
 
 fn run_plan(plan: &Arc<Plan>, join: &Join) -> Ran {
     let (streams, mut read) = captured();
-    let mut waiting = fork(plan, streams, join, marker(), 67).unwrap();
+    let mut waiting = fork(plan, streams, join, marker().as_fd(), 67).unwrap();
     // It may already have failed, and gone.
     let _ = waiting.go();
     let report = report(&mut waiting);
@@ -347,7 +347,7 @@ fn without_a_go_nothing_is_executed() {
     let dir = tempfile::tempdir().unwrap();
     let mark = dir.path().join("mark");
     let plan = plan(&AtomSpec::command("touch").arg(&mark)).unwrap();
-    let begin = || fork(&plan, captured().0, &Join::default(), marker(), 67).unwrap();
+    let begin = || fork(&plan, captured().0, &Join::default(), marker().as_fd(), 67).unwrap();
     // Dropped, which is what the death of the keeper looks like, before it is ready or after.
     for ready in [false, true] {
         let waiting = begin();
@@ -410,7 +410,7 @@ fn what_goes_wrong_in_a_child_is_not_written_into_our_memory() {
     let failing = plan(&sh("true").workdir("/nonexistent")).unwrap();
     assert!(failing.may_share);
     nix::errno::Errno::set_raw(OURS);
-    let mut waiting = fork(&failing, silent(), &Join::default(), marker(), 67).unwrap();
+    let mut waiting = fork(&failing, silent(), &Join::default(), marker().as_fd(), 67).unwrap();
     nix::errno::Errno::set_raw(OURS);
     // Neither this nor what it calls goes through the library.
     let failure = report(&mut waiting).unwrap_err();
@@ -422,7 +422,8 @@ fn what_goes_wrong_in_a_child_is_not_written_into_our_memory() {
 #[test]
 fn our_memory_is_shared_only_with_whom_it_is_safe() {
     let shares = |spec: &AtomSpec| {
-        let waiting = fork(&plan(spec).unwrap(), silent(), &Join::default(), marker(), 67).unwrap();
+        let waiting =
+            fork(&plan(spec).unwrap(), silent(), &Join::default(), marker().as_fd(), 67).unwrap();
         let shares = waiting.shares();
         status(&let_go(waiting));
         shares
@@ -454,7 +455,7 @@ fn two_hundred_forks_leave_no_descriptor_and_no_zombie() {
     }
     assert_eq!(possessions(), before);
     // While it waits, an atom costs two descriptors, its pidfd and its socket.
-    let waiting = fork(&executed, silent(), &Join::default(), marker(), 67).unwrap();
+    let waiting = fork(&executed, silent(), &Join::default(), marker().as_fd(), 67).unwrap();
     assert_eq!(possessions(), (before.0 + 2, before.1 + 1));
     status(&let_go(waiting));
     super::lent::sweep();

@@ -121,7 +121,7 @@ pub(in crate::driver::process) fn fork(
     plan: &Arc<Plan>,
     streams: Streams,
     join: &Join,
-    marker: OwnedFd,
+    marker: BorrowedFd<'_>,
     executing_at: usize,
 ) -> Result<Waiting, Failure> {
     let mut prepared = Prepared::new(plan, streams, join, marker, executing_at)?;
@@ -135,8 +135,8 @@ pub(in crate::driver::process) fn fork(
 pub(super) struct Prepared {
     pub(super) lent: Lent,
     /// The child's, which it knows by their numbers: they stay until it is there.
-    pub(super) marker: OwnedFd,
     _childs: [OwnedFd; 4],
+    _marker: Option<OwnedFd>,
 }
 
 impl Prepared {
@@ -144,7 +144,7 @@ impl Prepared {
         plan: &Arc<Plan>,
         streams: Streams,
         join: &Join,
-        marker: OwnedFd,
+        marker: BorrowedFd<'_>,
         executing_at: usize,
     ) -> Result<Self, Failure> {
         let no = |error: io::Error| {
@@ -160,7 +160,11 @@ impl Prepared {
             above_stdio(stdout).map_err(no)?,
             above_stdio(stderr).map_err(no)?,
         ];
-        let marker = above_stdio(marker).map_err(no)?;
+        let own_marker = match marker.as_raw_fd() {
+            0..=2 => Some(above_stdio(marker.try_clone_to_owned().map_err(no)?).map_err(no)?),
+            _ => None,
+        };
+        let marker = own_marker.as_ref().map_or(marker, AsFd::as_fd);
         let joins = join.all().map(|path| CString::new(path.into_os_string().into_vec()));
         let setup = Setup {
             plan: Arc::clone(plan),
@@ -174,7 +178,7 @@ impl Prepared {
             born: false,
         };
         let _childs = [stdin, stdout, stderr, theirs];
-        Ok(Self { lent: Lent::new(ours, setup), marker, _childs })
+        Ok(Self { lent: Lent::new(ours, setup), _childs, _marker: own_marker })
     }
 
     pub(super) fn waiting(self, pid: u32, pidfd: OwnedFd) -> Waiting {

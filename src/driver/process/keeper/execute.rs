@@ -6,6 +6,7 @@
 //!                  └─▶ the host's journal syncs ──▶ Start ───┘
 //! ```
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::driver::process::fork::{
 };
 use crate::driver::process::identity::{Identity, Place, ProcStat};
 use crate::driver::process::log::Pump;
-use crate::driver::process::marker::{EXECUTING, Mark, RECORD};
+use crate::driver::process::marker::{EXECUTING, Facts, Mark, Marker, RECORD};
 use crate::driver::process::monitor::Monitor;
 use crate::driver::process::reaper::Reaper;
 use crate::driver::process::signal::Leader;
@@ -42,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many descriptors a fork needs beside those that were there before: both ends of its socket, and a
-/// pidfd; with a reaper those of another socket, another pidfd, and the marker file.
+/// pidfd; with a reaper those of another socket, and another pidfd; and one to read who it is.
 const FOR_FORK: usize = 7;
 
 /// A child that was forked for an atom and waits for its go.
@@ -81,22 +82,18 @@ impl Reserve {
 impl Monitor {
     /// Forks the child of an atom that was just prepared.
     pub(super) fn fork_prepared(&mut self, order: &Order, around: &Surroundings, cgroups: bool) {
-        let mut unborn = None;
-        self.context.with_prepared(order.atom, |prepared| {
-            let dir = prepared.dir.clone();
-            let placeholder = Failure::new(Reason::ExecFailed, "it was not forked");
-            let child = std::mem::replace(&mut prepared.child, Child::Failed(placeholder));
-            match child {
-                Child::Unborn(streams, _) => unborn = Some((streams, dir)),
-                forked @ (Child::Waiting(_) | Child::Failed(_)) => prepared.child = forked,
+        let Some(mut prepared) = self.context.take_prepared(order.atom) else { return };
+        prepared.child = match prepared.child {
+            Child::Unborn(streams, _) => {
+                let (dir, file) = (&prepared.dir, &prepared.marker);
+                match self.fork_child(order, around, streams, dir, file, cgroups) {
+                    Ok(forked) => Child::Waiting(Box::new(forked)),
+                    Err(failure) => Child::Failed(failure),
+                }
             }
-        });
-        let Some((streams, dir)) = unborn else { return };
-        let child = match self.fork_child(order, around, streams, &dir, cgroups) {
-            Ok(forked) => Child::Waiting(Box::new(forked)),
-            Err(failure) => Child::Failed(failure),
+            forked @ (Child::Waiting(_) | Child::Failed(_)) => forked,
         };
-        self.context.with_prepared(order.atom, |prepared| prepared.child = child);
+        self.context.keep_prepared(order.atom, prepared);
     }
 
     fn fork_child(
@@ -105,20 +102,21 @@ impl Monitor {
         around: &Surroundings,
         streams: Streams,
         dir: &AtomDir,
+        file: &File,
         cgroups: bool,
     ) -> Result<Forked, Failure> {
         let plan = Plan::new(order.atom, &order.spec, around)?
             .with_soft_nofile(self.soft_nofile)
             .with_inherited(*self.ignored.get_or_insert_with(ignored_signals));
         let plan = Arc::new(plan);
-        let group = self.contain(order, dir, cgroups)?;
+        let marker = dir.marker().by(Some(file));
+        let group = self.contain(order, marker, cgroups)?;
         let place = self.context.place;
         let identified = match &group {
-            None if self.can_reap() => fork_reaped(&plan, order, streams, dir, place),
+            None if self.can_reap() => fork_reaped(&plan, order, streams, file, marker, place),
             group => {
                 let join = group.as_ref().map(Group::join).unwrap_or_default();
-                marker_file(dir).and_then(|marker| {
-                    let waiting = fork(&plan, streams, &join, marker, EXECUTING)?;
+                fork(&plan, streams, &join, file.as_fd(), EXECUTING).and_then(|waiting| {
                     let identity = identify(waiting.pid, &waiting.pidfd, place)?;
                     Ok((waiting, identity, None))
                 })
@@ -151,6 +149,7 @@ impl Monitor {
         &mut self,
         order: &Order,
         dir: AtomDir,
+        marker: &File,
         pump: Pump,
         stdin: Option<OwnedFd>,
         forked: Forked,
@@ -160,7 +159,7 @@ impl Monitor {
         let released = match waiting.report() {
             Some(Err(failure)) => Err(failure),
             // What it could be told of before its go is a failure only.
-            Some(Ok(())) | None => release(&mut waiting, identity, &dir),
+            Some(Ok(())) | None => release(&mut waiting, identity, dir.marker().by(Some(marker))),
         };
         if let Err(failure) = released {
             drop(waiting);
@@ -277,7 +276,7 @@ impl Monitor {
     fn contain(
         &mut self,
         order: &Order,
-        dir: &AtomDir,
+        marker: Marker<'_>,
         allowed: bool,
     ) -> Result<Option<Group>, Failure> {
         let limits = order.spec.get_limits();
@@ -294,12 +293,12 @@ impl Monitor {
             return Ok(None);
         }
         // Before there is one: what a keeper that dies now leaves behind is looked for.
-        dir.marker().mark(Mark::Group);
+        marker.mark(Mark::Group);
         let failure = match cgroups.create(order.atom, limits) {
             Ok(group) => return Ok(Some(group)),
             Err(failure) => failure,
         };
-        dir.marker().unmark(Mark::Group);
+        marker.unmark(Mark::Group);
         if needed {
             return Err(failure);
         }
@@ -313,16 +312,24 @@ impl Monitor {
     }
 
     /// The cgroup of an atom that an earlier keeper started.
-    pub(in crate::driver::process) fn group_of(&mut self, atom: AtomId) -> Option<Group> {
-        if self.link.is_none() || !self.context.dir(atom).marker().has(Mark::Group) {
+    pub(in crate::driver::process) fn group_of(
+        &mut self,
+        atom: AtomId,
+        marker: &Facts,
+    ) -> Option<Group> {
+        if self.link.is_none() || !marker.has(Mark::Group) {
             return None;
         }
         self.cgroups().reopen(atom)
     }
 
     /// The reaper of an atom that an earlier keeper started, or that was let go of, if it lives.
-    pub(in crate::driver::process) fn reaper_of(&self, atom: AtomId) -> Option<Reaper> {
-        let identity = self.context.dir(atom).marker().reaper()?;
+    pub(in crate::driver::process) fn reaper_of(
+        &self,
+        atom: AtomId,
+        marker: &Facts,
+    ) -> Option<Reaper> {
+        let identity = marker.reaper()?;
         if self.link.is_none() || self.context.copied || identity.place != self.context.place {
             return None;
         }
@@ -334,7 +341,9 @@ impl Monitor {
 
     /// Ends whatever is left of an atom that is not watched: in its cgroup, or under its reaper.
     pub(in crate::driver::process) fn end_group(&mut self, atom: AtomId) {
-        if let Some(mut reaper) = self.reaper_of(atom) {
+        let dir = self.context.dir(atom);
+        let marker = dir.marker().read();
+        if let Some(mut reaper) = self.reaper_of(atom, &marker) {
             reaper.kill();
             let deadline = Instant::now() + END_PATIENCE;
             if !sys::wait_ended(reaper.fd(), deadline) {
@@ -342,8 +351,7 @@ impl Monitor {
             }
             reaper.hear();
         }
-        let dir = self.context.dir(atom);
-        if let Some(group) = self.group_of(atom) {
+        if let Some(group) = self.group_of(atom, &marker) {
             if let Err(error) = group.kill() {
                 tracing::error!(%atom, %error, "something of an atom may still run");
             }
@@ -367,30 +375,21 @@ fn fork_reaped(
     plan: &Arc<Plan>,
     order: &Order,
     streams: Streams,
-    dir: &AtomDir,
+    file: &File,
+    marker: Marker<'_>,
     place: Place,
 ) -> Result<(Waiting, Identity, Option<Reaper>), Failure> {
-    let marker = dir.marker();
     let no = |what: &str, error: io::Error| {
         Failure::new(Reason::ExecFailed, format!("cannot {what}: {error}"))
     };
-    let file = marker_file(dir)?;
     let kill = order.spec.get_leftovers() == Leftovers::Kill;
     let (waiting, reaping, pidfd) =
-        fork_under_reaper(plan, streams, file, EXECUTING, RECORD, kill)?;
+        fork_under_reaper(plan, streams, file.as_fd(), EXECUTING, RECORD, kill)?;
     let identity = identify(waiting.pid, &waiting.pidfd, place)?;
     let reaper = identify(reaping.pid, &pidfd, place)?;
     marker.record_reaper(reaper).map_err(|error| no("write down who reaps it", error))?;
     reaping.go_on();
     Ok((waiting, identity, Some(Reaper::forked(reaping))))
-}
-
-/// What a child, and its reaper, write into.
-fn marker_file(dir: &AtomDir) -> Result<OwnedFd, Failure> {
-    let file = dir.marker().open().map_err(|error| {
-        Failure::new(Reason::ExecFailed, format!("cannot open its marker file: {error}"))
-    })?;
-    Ok(file.into())
 }
 
 /// The identity of a child that was not reaped.
@@ -404,7 +403,7 @@ fn identify(pid: u32, pidfd: &OwnedFd, place: Place) -> Result<Identity, Failure
 /// Waits until nothing that was killed lives in a cgroup, and removes it. It stays when something does.
 pub(in crate::driver::process) fn dissolve(group: Group, dir: &AtomDir) {
     if group.wait_empty(Instant::now() + END_PATIENCE) {
-        discard(group, dir);
+        discard(group, dir.marker());
     } else {
         let atom: AtomId = group.atom();
         tracing::error!(%atom, "what was killed does not end");
@@ -412,8 +411,8 @@ pub(in crate::driver::process) fn dissolve(group: Group, dir: &AtomDir) {
 }
 
 /// Writes down which process it is, and lets it go on.
-fn release(waiting: &mut Waiting, identity: Identity, dir: &AtomDir) -> Result<(), Failure> {
-    dir.marker().record(identity, time::now()).map_err(|error| {
+fn release(waiting: &mut Waiting, identity: Identity, marker: Marker<'_>) -> Result<(), Failure> {
+    marker.record(identity, time::now()).map_err(|error| {
         Failure::new(Reason::ExecFailed, format!("cannot write down its pid: {error}"))
     })?;
     crash::point("keeper/has-written-the-pid");

@@ -123,7 +123,7 @@ fn a_child_is_in_its_groups_before_it_has_its_go() {
     let marker = tempfile::tempfile().unwrap();
     marker.set_len(4096).unwrap();
     let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
-    let waiting = fork(&plan, streams, &group.join(), marker.into(), 75).unwrap();
+    let waiting = fork(&plan, streams, &group.join(), marker.as_fd(), 75).unwrap();
     // It is set up when it has said so.
     let channel = waiting.channel();
     let mut fds = [PollFd::new(&channel, PollFlags::IN)];
