@@ -30,9 +30,11 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, JournalError> {
 /// The same, and nothing is appended.
 pub(crate) fn append<T: Serialize>(value: &T, to: &mut Vec<u8>) -> Result<usize, JournalError> {
     let before = to.len();
-    match options().serialize_into(&mut *to, value) {
-        Ok(()) => Ok(to.len() - before),
-        Err(_) => {
+    // With a limit all would be gone through twice, to know the length before.
+    let appended = options().with_no_limit().serialize_into(&mut *to, value);
+    match to.len() - before {
+        bytes if appended.is_ok() && bytes <= MAX_PAYLOAD => Ok(bytes),
+        _ => {
             to.truncate(before);
             Err(JournalError::TooLarge { limit: MAX_PAYLOAD })
         }

@@ -153,7 +153,7 @@ mod tests {
         drop(context.take_prepared(atom));
         context.forget_log(atom);
         let dir = context.dir(atom);
-        dir.put_fifos_away(true);
+        dir.put_fifos_away(true, false);
         dir
     }
 

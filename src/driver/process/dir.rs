@@ -239,12 +239,15 @@ impl AtomDir {
     }
 
     /// The same, for an atom that has ended. `drained`: both were read to their end, so that nobody has them open for
-    /// writing and nothing is in them; another atom may have them, if this one is deleted soon.
-    pub(super) fn put_fifos_away(&self, drained: bool) {
+    /// writing and nothing is in them; another atom may have them, if this one is deleted soon. `piped`: its standard input is
+    /// a FIFO as well.
+    pub(super) fn put_fifos_away(&self, drained: bool, piped: bool) {
         let Some(spares) = self.spares.as_ref().filter(|_| drained) else {
             return self.remove_fifos();
         };
-        self.remove_stdin();
+        if piped {
+            self.remove_stdin();
+        }
         if let Some(atom) = spares.drained(self.atom) {
             self.beside(atom).remove_fifos();
         }

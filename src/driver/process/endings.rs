@@ -162,7 +162,8 @@ impl Monitor {
         if watched.removing {
             self.removed(watched.atom);
         } else {
-            self.untidy.push(Untidy::Fifos { dir: watched.dir, drained });
+            let piped = watched.spec.get_stdin_pipe();
+            self.untidy.push(Untidy::Fifos { dir: watched.dir, drained, piped });
         }
     }
 
@@ -181,7 +182,7 @@ impl Monitor {
         for what in self.untidy.drain(..) {
             match what {
                 Untidy::Group(group, dir, file) => discard(group, dir.marker().by(file.as_ref())),
-                Untidy::Fifos { dir, drained } => dir.put_fifos_away(drained),
+                Untidy::Fifos { dir, drained, piped } => dir.put_fifos_away(drained, piped),
             }
         }
     }
@@ -230,8 +231,8 @@ impl Monitor {
 pub(super) enum Untidy {
     /// Its cgroup, in which nothing runs, and its marker file.
     Group(Group, AtomDir, Option<File>),
-    /// Its FIFOs, and whether both were read to their end.
-    Fifos { dir: AtomDir, drained: bool },
+    /// Its FIFOs, whether both it prints to were read to their end, and whether it has one that it reads.
+    Fifos { dir: AtomDir, drained: bool, piped: bool },
 }
 
 /// How an atom ended, as far as anybody tells; and after what time to ask again, where nobody will say that there is an answer.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
@@ -195,7 +195,8 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// The highest descriptor that is open, as far as can be told, where `close_from` has to be told.
 pub(super) fn highest() -> RawFd {
-    if !sys::needs_highest() {
+    static NEEDED: OnceLock<bool> = OnceLock::new();
+    if !NEEDED.get_or_init(sys::needs_highest) {
         return 0;
     }
     let listed = std::fs::read_dir("/proc/self/fd").ok().and_then(|entries| {

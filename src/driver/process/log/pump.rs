@@ -17,6 +17,9 @@ const TURN_BYTES: usize = 1 << 20;
 /// Only once it was found full: what all pipes of a user may hold together is limited too.
 const NOISY_PIPE: usize = 1 << 20;
 
+/// No pipe holds less: a page, of any architecture that Linux runs on.
+const LEAST_PIPE: usize = 4096;
+
 /// The FIFOs of one atom and the log that they are read into.
 #[derive(Debug)]
 pub(crate) struct Pump {
@@ -101,17 +104,22 @@ impl Pump {
 
     /// Reads everything that was in the FIFO when its writer ended, whoever has to catch up.
     pub(crate) fn drain(&mut self, stream: Stream, buffer: &mut [u8]) -> Turn {
-        let Some(fd) = self.fd(stream) else { return Turn::Ended };
-        // What came later, of somebody who still writes, is not waited for.
-        let mut left = fcntl_getpipe_size(fd).unwrap_or(NOISY_PIPE);
-        while left > 0 {
-            match self.read(stream, left, buffer) {
-                Read::Some(bytes) => left -= bytes,
+        // What came later, of somebody who still writes, is not waited for. Mostly there is nothing any more.
+        let mut left = None;
+        loop {
+            match self.read(stream, left.unwrap_or(MAX_PAYLOAD), buffer) {
+                Read::Some(bytes) => {
+                    let held = || self.fd(stream).and_then(|fd| fcntl_getpipe_size(fd).ok());
+                    let rest = left.unwrap_or_else(|| held().unwrap_or(NOISY_PIPE));
+                    left = Some(rest.saturating_sub(bytes)).filter(|rest| *rest > 0);
+                    if left.is_none() {
+                        return Turn::Waiting;
+                    }
+                }
                 Read::Nothing => return Turn::Waiting,
                 Read::End => return Turn::Ended,
             }
         }
-        Turn::Waiting
     }
 
     fn read(&mut self, stream: Stream, most: usize, buffer: &mut [u8]) -> Read {
@@ -126,7 +134,8 @@ impl Pump {
                 Read::End
             }
             Ok(bytes) => {
-                if !source.enlarged
+                if bytes >= LEAST_PIPE
+                    && !source.enlarged
                     && fcntl_getpipe_size(&source.fd).is_ok_and(|size| bytes >= size)
                 {
                     source.enlarged = true;
