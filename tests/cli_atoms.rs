@@ -331,6 +331,30 @@ fn rm_takes_a_living_atom_only_by_force() {
 }
 
 #[test]
+fn many_are_deleted_together_and_named_in_the_order_that_was_asked_for() {
+    let place = Place::new();
+    let names: Vec<String> = (0..20).map(|number| format!("n{number}")).collect();
+    let start = |name: &String| {
+        let program: &[&str] = if name.ends_with('1') { &["sleep", "1000"] } else { &["true"] };
+        let id = place.ok([&["run", "--detach", "--name", name, "--"], program].concat());
+        id.trim().to_owned()
+    };
+    let mut ids: Vec<String> = names.iter().map(start).collect();
+    for name in names.iter().filter(|name| !name.ends_with('1')) {
+        place.ok(["wait", name]);
+    }
+    assert_eq!(place.ok(["ps", "-aq"]).lines().collect::<Vec<_>>(), ids);
+    assert_eq!(place.ok(["ps", "--quiet"]).lines().count(), 2, "those that live");
+    ids.reverse();
+    let asked = [&["rm", "--force"], &ids.iter().map(String::as_str).collect::<Vec<_>>()[..]];
+    let told = place.ok(asked.concat());
+    assert_eq!(told.lines().collect::<Vec<_>>(), ids);
+    assert_eq!(place.atoms().len(), 0);
+    assert_eq!(place.ok(["ps", "-aq"]), "", "no header");
+    assert_eq!(std::fs::read_dir(place.store().join("atoms")).unwrap().count(), 0);
+}
+
+#[test]
 fn what_a_terminal_would_obey_is_escaped() {
     let place = Place::new();
     place.ok(["run", "true", "a\x1b[2Jb\nc"]);

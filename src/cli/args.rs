@@ -202,6 +202,9 @@ pub(super) struct Ps {
     /// One JSON object per atom and line
     #[arg(long)]
     pub(super) json: bool,
+    /// Only the whole ids, one on each line, for other commands
+    #[arg(short, long, conflicts_with = "json")]
+    pub(super) quiet: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -30,6 +30,10 @@ pub(super) fn ps(store: Option<&Path>, args: &Ps) -> Result<u8, Failure> {
                     for atom in &page {
                         output::json_line(&mut out, &without_spec(atom)?)?;
                     }
+                } else if args.quiet {
+                    for atom in &page {
+                        writeln!(out, "{}", atom.id())?;
+                    }
                 } else {
                     let length = ids.of(&page);
                     for atom in &page {
@@ -42,7 +46,7 @@ pub(super) fn ps(store: Option<&Path>, args: &Ps) -> Result<u8, Failure> {
         }
         Err(absent) => complain(&absent.problem()),
     }
-    if !args.json {
+    if !args.json && !args.quiet {
         // Its header, if there was nothing to write beneath it.
         table.write(&mut out, coloured)?;
     }

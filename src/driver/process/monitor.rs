@@ -124,6 +124,22 @@ impl Drop for Closing {
 /// epoll_pwait2, which Linux has since 5.11. To wake early does no harm.
 const MAX_WAIT: Duration = Duration::from_millis(i32::MAX as u64);
 
+/// Whether there is still something to be done when a timer is due.
+fn means_something(
+    timer: &Timer,
+    atoms: &HashMap<u64, Watched>,
+    clearing: &HashMap<u64, Clearing>,
+) -> bool {
+    let watched = atoms.get(&timer.serial);
+    match timer.kind {
+        TimerKind::Clear => clearing.contains_key(&timer.serial),
+        TimerKind::Execution => watched.is_some_and(|w| matches!(w.phase, Phase::Starting(_))),
+        TimerKind::Kill | TimerKind::Deadline | TimerKind::Linger | TimerKind::Patience => {
+            watched.is_some()
+        }
+    }
+}
+
 /// How long epoll is asked to wait when the next timer is due after `left`.
 fn wait_for(left: Duration) -> Timespec {
     let left = left.min(MAX_WAIT);
@@ -494,17 +510,16 @@ impl Monitor {
     pub(super) fn arm(&mut self, at: Option<Instant>, serial: u64, kind: TimerKind) {
         if let Some(at) = at {
             let (atoms, clearing) = (&self.atoms, &self.clearing);
-            self.timers.push(Timer { at, serial, kind }, atoms.len() + clearing.len(), |serial| {
-                atoms.contains_key(&serial) || clearing.contains_key(&serial)
-            });
+            let there = atoms.len() + clearing.len();
+            let timer = Timer { at, serial, kind };
+            self.timers.push(timer, there, |timer| means_something(timer, atoms, clearing));
         }
     }
 
     /// Until the next timer that still means something; for ever when there is none.
     fn timeout(&mut self) -> Option<Timespec> {
         let (atoms, clearing) = (&self.atoms, &self.clearing);
-        let lives = |serial| atoms.contains_key(&serial) || clearing.contains_key(&serial);
-        let next = self.timers.next(lives)?;
+        let next = self.timers.next(|timer| means_something(timer, atoms, clearing))?;
         Some(wait_for(next.saturating_duration_since(Instant::now())))
     }
 

@@ -35,27 +35,27 @@ pub(super) enum TimerKind {
 
 /// Timers, the next one first.
 ///
-/// That an atom is gone is not told: its timers are dead, and stay until they
-/// are the next one, or until there are many more timers than atoms.
+/// That an atom is gone, or has come so far that a timer of it means nothing any more, is not told: such a timer is dead,
+/// and stays until it is the next one, or until there are many more timers than atoms.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<Timer>>,
 }
 
 impl Timers {
-    /// Sets a timer. There are `atoms` atoms; `lives` tells whether one is among them.
-    pub(super) fn push(&mut self, timer: Timer, atoms: usize, lives: impl Fn(u64) -> bool) {
+    /// Sets a timer. There are `atoms` atoms; `lives` tells whether a timer means something.
+    pub(super) fn push(&mut self, timer: Timer, atoms: usize, lives: impl Fn(&Timer) -> bool) {
         self.heap.push(Reverse(timer));
         if self.heap.len() > atoms.saturating_mul(PER_ATOM).saturating_add(SPARE) {
-            self.heap.retain(|Reverse(timer)| lives(timer.serial));
+            self.heap.retain(|Reverse(timer)| lives(timer));
             self.heap.shrink_to(2 * self.heap.len());
         }
     }
 
-    /// When the next timer of an atom that lives is due.
-    pub(super) fn next(&mut self, lives: impl Fn(u64) -> bool) -> Option<Instant> {
+    /// When the next timer is due that means something.
+    pub(super) fn next(&mut self, lives: impl Fn(&Timer) -> bool) -> Option<Instant> {
         while let Some(Reverse(timer)) = self.heap.peek() {
-            if lives(timer.serial) {
+            if lives(timer) {
                 return Some(timer.at);
             }
             self.heap.pop();
@@ -86,12 +86,23 @@ mod tests {
         // The first atom lives on; of all others each one is gone when the next one comes.
         for serial in 1..=10_000 {
             let timer = Timer { at: now + day, serial, kind: TimerKind::Deadline };
-            timers.push(timer, 2, |other| other == 1 || other == serial);
+            timers.push(timer, 2, |other| other.serial == 1 || other.serial == serial);
             assert!(timers.heap.len() <= 2 * PER_ATOM + SPARE, "{}", timers.heap.len());
         }
-        assert_eq!(timers.next(|serial| serial == 1), Some(now + day));
+        assert_eq!(timers.next(|timer| timer.serial == 1), Some(now + day));
         assert_eq!(timers.pop_due(now), None);
         assert_eq!(timers.pop_due(now + day).map(|timer| timer.serial), Some(1));
+    }
+
+    #[test]
+    fn what_means_nothing_any_more_is_not_waited_for() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut timers = Timers::default();
+        for (at, kind) in [(second, TimerKind::Execution), (2 * second, TimerKind::Deadline)] {
+            timers.push(Timer { at: now + at, serial: 1, kind }, 1, |_| true);
+        }
+        let executed = |timer: &Timer| timer.kind != TimerKind::Execution;
+        assert_eq!(timers.next(executed), Some(now + 2 * second));
     }
 
     #[test]
@@ -102,7 +113,7 @@ mod tests {
         // All of one atom, and more than there may be.
         for seconds in (1..=200).rev() {
             let timer = Timer { at: after(seconds), serial: 7, kind: TimerKind::Kill };
-            timers.push(timer, 1, |serial| serial == 7);
+            timers.push(timer, 1, |timer| timer.serial == 7);
         }
         for seconds in 1..=200 {
             assert_eq!(timers.next(|_| true), Some(after(seconds)));
