@@ -350,6 +350,23 @@ fn a_start_that_was_tried_and_left_nothing_is_unknown() {
 }
 
 #[test]
+fn a_marker_of_an_earlier_atom_tells_nothing_of_this_one() {
+    let world = World::new();
+    let ended = world.start(sh("true"));
+    world.exit(ended);
+    let (other, spec) = world.prepare(sh("true"));
+    // Files are used again, and nothing orders what is written into them: this is what a power cut can leave.
+    let mut marker = fs::read(world.dir(ended).join("prepared")).unwrap();
+    // An earlier boot's: the one that it was prepared in, and that of its handle.
+    for boot in [0, 24 + 21] {
+        marker[boot] ^= 1;
+    }
+    fs::write(world.dir(other).join("prepared"), marker).unwrap();
+    world.look(remembered(other, &spec, State::Created));
+    assert_eq!(lost(&world, other), Reason::HostRebooted);
+}
+
+#[test]
 fn what_was_prepared_and_not_started_is_certain_never_to_have_run() {
     let dead = Dead::host("");
     let world = World::at(dead.atoms());

@@ -51,7 +51,10 @@ impl Monitor {
         let atom = remembered.order.atom;
         let sighting = match remembered.state {
             State::Created | State::Running | State::Stopping => {
-                match (self.context.dir(atom).marker().read().ending(), self.serial_of(atom)) {
+                let ending = self.context.dir(atom).marker().read().ending();
+                // After a power cut a file that was used again may be as it was for the atom before.
+                let own = ending.filter(|ending| ending.atom() == Some(atom));
+                match (own, self.serial_of(atom)) {
                     (Some(ending), _) => self.tell_again(remembered, ending),
                     (None, Some(serial)) => self.look_at(serial, remembered),
                     (None, None) => self.look_for(remembered),
@@ -319,7 +322,7 @@ impl Monitor {
         None
     }
 
-    /// Without a directory: after a power cut it may be gone although the atom was journaled.
+    /// Without a directory, or a marker in it: after a power cut it may be gone although the atom was journaled.
     fn untraced(&self, atom: AtomId) -> Whereabouts {
         let found = self.search(atom);
         match (found, booted_at()) {

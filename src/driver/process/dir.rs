@@ -262,29 +262,23 @@ impl AtomDir {
     pub(super) fn put_away(&self) {
         let kept = self.spares.as_ref().is_some_and(|spares| {
             let fifos = spares.take_drained(self.atom);
-            match self.blank(fifos) {
-                Ok(Some(fifos)) => spares.keep(&self.path, fifos),
-                Ok(None) | Err(_) => false,
-            }
+            self.blank(fifos).is_ok_and(|fifos| spares.keep(&self.path, fifos))
         });
         if !kept {
             self.remove();
         }
     }
 
-    /// Leaves nothing in it but a blank marker, and the FIFOs if they may stay; whether both have. `None` where a reaper
-    /// has the marker open itself: what it writes must not come into another atom's.
-    fn blank(&self, fifos: bool) -> io::Result<Option<bool>> {
-        if !self.marker().blank()? {
-            return Ok(None);
-        }
+    /// Leaves nothing in it but a blank marker, and the FIFOs if they may stay; whether both have.
+    fn blank(&self, fifos: bool) -> io::Result<bool> {
+        self.marker().blank()?;
         let mut stayed = 0;
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
             if fifos && FIFOS.iter().any(|fifo| name == *fifo) {
                 stayed += 1;
-            } else if !Marker::is_blank(&name) {
+            } else if !Marker::is_its_name(&name) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -292,7 +286,7 @@ impl AtomDir {
         if stayed > 0 && !both {
             self.remove_fifos();
         }
-        Ok(Some(both))
+        Ok(both)
     }
 
     /// Removes it with everything in it.

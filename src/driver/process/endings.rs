@@ -177,7 +177,7 @@ impl Monitor {
         self.tidy_up_now();
     }
 
-    /// The same, without regard to anybody.
+    /// The same, at once.
     pub(super) fn tidy_up_now(&mut self) {
         for what in self.untidy.drain(..) {
             match what {
@@ -212,6 +212,8 @@ impl Monitor {
 
     /// Nothing of it is watched: what was left in its cgroup is ended, and then all is gone.
     fn removed(&mut self, atom: AtomId) {
+        // What is to be put away need not be looked for.
+        self.tidy_up_now();
         let dir = self.context.dir(atom);
         let marker = dir.marker().read();
         match self.group_of(atom, &marker) {

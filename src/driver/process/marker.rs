@@ -17,8 +17,9 @@
 //! | 112 | how its leader ended ([`Word`]), written by whoever reaps it just before that; zeros before |
 //! | 160 | how it ended: length (2), CRC-32C (4), the observation (bincode); zeros before |
 //!
-//! Nothing here is synced: it is for a host that is killed, not for a power cut. An ending
-//! that can be read is a true one in either case.
+//! Nothing here is synced: it is for a host that is killed, not for a power cut. After that it may be blank, or say what it
+//! said of an atom before this one, in an earlier boot. An ending has the id of its atom: one that can be read and is
+//! this atom's is a true one in either case.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -101,7 +102,7 @@ impl Mark {
 /// What the marker file tells of a start that was not journaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trace {
-    /// There is no directory, or no marker that can be read.
+    /// There is no directory, or no whole marker.
     Nothing,
     /// The program was not executed, and will not be, unless the child that waits for it has got its go just now:
     /// the identity says who that is, if one was released.
@@ -171,20 +172,23 @@ impl<'a> Marker<'a> {
         create().map_err(|error| (path.clone(), error))
     }
 
-    /// Makes it a blank one, whose room stays set aside; false where a reaper may still write into it.
-    pub(super) fn blank(self) -> io::Result<bool> {
+    /// Makes it a blank one, whose room stays set aside.
+    ///
+    /// # Errors
+    ///
+    /// `ResourceBusy` where a reaper may still write into it: that must not come into another atom's.
+    pub(super) fn blank(self) -> io::Result<()> {
         let file = OpenOptions::new().read(true).write(true).open(self.prepared())?;
         let mut reaper = [0; 4];
         file.read_exact_at(&mut reaper, REAPER as u64)?;
         if reaper != [0; 4] {
-            return Ok(false);
+            return Err(io::ErrorKind::ResourceBusy.into());
         }
-        file.write_all_at(&[0; BYTES], 0)?;
-        Ok(true)
+        file.write_all_at(&[0; BYTES], 0)
     }
 
-    /// Whether a file has the name of a blank one.
-    pub(super) fn is_blank(name: &OsStr) -> bool {
+    /// Whether a file has its name.
+    pub(super) fn is_its_name(name: &OsStr) -> bool {
         name == PREPARED
     }
 
@@ -236,7 +240,7 @@ impl<'a> Marker<'a> {
     /// The file, to be written into.
     pub(super) fn open(self) -> io::Result<File> {
         let open = |path| OpenOptions::new().read(true).write(true).open(path);
-        // A keeper never calls it otherwise.
+        // Hosts of an earlier version called it otherwise once it ran.
         match open(self.prepared()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => open(self.spawned()),
             result => result,
@@ -294,7 +298,7 @@ impl<'a> Marker<'a> {
 
     /// What it says; nothing where there is none.
     pub(super) fn read(self) -> Facts {
-        // In the order in which an earlier version called it so: one that is renamed in between is found.
+        // In the order in which an earlier version, which may be at work still, renames it: it is found in between.
         for (name, spawned) in [(self.prepared(), false), (self.spawned(), true)] {
             if let Ok(file) = File::open(name) {
                 let mut bytes = Vec::with_capacity(BYTES);
@@ -367,11 +371,9 @@ impl Facts {
         options().deserialize(payload).ok()
     }
 
-    /// Where it was prepared; `None` of a blank one, and of what is too short for one.
+    /// Where it was prepared: of a blank one in no boot that ever was. `None` of what is too short for one.
     fn place(&self) -> Option<Place> {
-        let bytes = self.bytes.get(..PLACE_BYTES)?;
-        let blank = bytes.iter().all(|byte| *byte == 0);
-        options().deserialize(bytes).ok().filter(|_| !blank)
+        options().deserialize(self.bytes.get(..PLACE_BYTES)?).ok()
     }
 }
 
@@ -410,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_whatever_the_file_is_called() {
+    fn what_is_written_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let marker = Marker::of(dir.path());
         assert_eq!(marker.read().trace(), Trace::Nothing);
@@ -443,6 +445,19 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_version_has_renamed_is_read_and_written_and_not_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = Marker::of(dir.path());
+        marker.create(HERE, false).unwrap();
+        fs::rename(marker.prepared(), marker.spawned()).unwrap();
+        assert_eq!(marker.read().trace(), Trace::Spawned(HERE, None));
+        marker.mark(Mark::Kill);
+        assert!(marker.read().has(Mark::Kill));
+        assert!(marker.blank().is_err());
+        assert!(marker.read().has(Mark::Kill));
+    }
+
+    #[test]
     fn a_blank_one_says_nothing_and_is_for_the_next_atom() {
         let dir = tempfile::tempdir().unwrap();
         let marker = Marker::of(dir.path());
@@ -451,15 +466,16 @@ mod tests {
         open.mark_spawned().unwrap();
         open.mark(Mark::Group);
         open.end(&lost("why"));
-        assert!(marker.blank().unwrap());
+        marker.blank().unwrap();
         let blank = marker.read();
-        assert_eq!((blank.trace(), blank.ending()), (Trace::Nothing, None));
+        let nowhere = Place { boot: [0; 16], pid_ns: 0 };
+        assert_eq!((blank.trace(), blank.ending()), (Trace::Prepared(nowhere, None), None));
         let identity = Identity { pid: 9, start_time: 8, inode: 7, place: HERE };
         let file = marker.create(HERE, true).unwrap();
         assert_eq!(marker.read().trace(), Trace::Prepared(HERE, None));
         // Whoever reaps has it open, and may still write into it.
         marker.by(Some(&file)).record_reaper(identity).unwrap();
-        assert!(!marker.blank().unwrap());
+        assert_eq!(marker.blank().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
         assert_eq!(marker.read().reaper(), Some(identity));
     }
 

@@ -23,7 +23,7 @@ const NAME: &str = ".spare";
 /// How many directories are kept at the most, and how many atoms that have ended keep their FIFOs.
 const MOST: usize = 64;
 
-/// A directory with a marker that is all zeros, called as one is that is being made.
+/// A directory with a blank marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Spare {
     name: u64,

@@ -10,6 +10,7 @@ use super::adopt::leave_nothing;
 use super::dir::{AtomDir, Child, Prepared};
 use super::identity::Identity;
 use super::log::Pump;
+use super::marker::Marker;
 use super::monitor::Monitor;
 use super::signal::Leader;
 use super::spawn::{Failure, spawn};
@@ -35,7 +36,7 @@ impl Monitor {
             Err(detail) => {
                 let failure = Failure::new(Reason::ExecFailed, detail);
                 let dir = self.context.dir(atom);
-                return self.start_failed(atom, &dir, failure);
+                return self.start_failed(atom, dir.marker(), failure);
             }
         };
         let Prepared { dir, out, err, stdin, log, marker: file, child } = prepared;
@@ -57,9 +58,11 @@ impl Monitor {
         match spawned {
             Ok(child) => self.spawned(order, dir, &file, pump, stdin, child.id()),
             Err(failure) => {
-                dir.marker().by(Some(&file)).unmark_spawned();
+                // What failed may be that there are no descriptors: this one is open.
+                let marker = dir.marker().by(Some(&file));
+                marker.unmark_spawned();
                 self.give_up(atom, &dir, pump);
-                self.start_failed(atom, &dir, failure);
+                self.start_failed(atom, marker, failure);
             }
         }
     }
@@ -78,11 +81,11 @@ impl Monitor {
         self.context.forget_log(atom);
     }
 
-    pub(super) fn start_failed(&self, atom: AtomId, dir: &AtomDir, failure: Failure) {
+    pub(super) fn start_failed(&self, atom: AtomId, marker: Marker<'_>, failure: Failure) {
         let Failure { reason, detail } = failure;
         tracing::debug!(%atom, %reason, %detail, "an atom could not be started");
         self.emit_ending(
-            dir.marker(),
+            marker,
             Observation::StartFailed { atom, at: time::now(), reason, detail },
         );
     }

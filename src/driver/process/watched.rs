@@ -190,6 +190,7 @@ impl Watched {
             leader.kill_rest();
         }
         self.stdin = None;
+        // Without it each thing that is written opens it.
         self.marker_file = self.dir.marker().open().ok();
         self.phase = Phase::Ended(leader, Past::now(at, self.began));
     }

@@ -31,8 +31,6 @@ pub(super) struct Duty<'a> {
     pub(super) setup: &'a Setup,
     /// Its end of the socket to the keeper; above 2.
     pub(super) channel: RawFd,
-    /// The atom's marker file; above 2.
-    pub(super) marker: RawFd,
     /// Where in that the leader's end is written.
     pub(super) record_at: usize,
     /// What is left when the leader has ended is killed.
@@ -73,7 +71,7 @@ fn begin(duty: &Duty<'_>) -> Result<u32, Errno> {
     }
     // Both may stand where the other one is to be.
     let channel = sys::duplicate_above(duty.channel, MARKER + 1)?;
-    let marker = sys::duplicate_above(duty.marker, MARKER + 1)?;
+    let marker = sys::duplicate_above(duty.setup.marker, MARKER + 1)?;
     sys::dup3(channel, CHANNEL)?;
     sys::dup3(marker, MARKER)?;
     sys::close_from(MARKER + 1, duty.setup.highest.max(channel).max(marker));

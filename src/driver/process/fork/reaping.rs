@@ -36,13 +36,7 @@ pub(in crate::driver::process) fn fork_under_reaper(
 ) -> Result<(Waiting, Reaping, OwnedFd), Failure> {
     let prepared = Prepared::new(plan, streams, &Join::default(), marker, executing_at)?;
     let (ours, theirs) = pair().map_err(no_fork)?;
-    let duty = Duty {
-        setup: prepared.lent.setup(),
-        channel: theirs.as_raw_fd(),
-        marker: prepared.lent.setup().marker,
-        record_at,
-        kill,
-    };
+    let duty = Duty { setup: prepared.lent.setup(), channel: theirs.as_raw_fd(), record_at, kill };
     // SAFETY: `reaper::run` makes system calls, on what was prepared above, and nothing else.
     let (pid, pidfd) = unsafe { clone::fork(None, || reaper::run(&duty)) }.map_err(no_fork)?;
     drop(theirs);

@@ -160,8 +160,9 @@ impl Prepared {
             above_stdio(stdout).map_err(no)?,
             above_stdio(stderr).map_err(no)?,
         ];
+        // Duplicated, it is above 2.
         let own_marker = match marker.as_raw_fd() {
-            0..=2 => Some(above_stdio(marker.try_clone_to_owned().map_err(no)?).map_err(no)?),
+            0..=2 => Some(marker.try_clone_to_owned().map_err(no)?),
             _ => None,
         };
         let marker = own_marker.as_ref().map_or(marker, AsFd::as_fd);

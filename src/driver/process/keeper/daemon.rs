@@ -118,7 +118,7 @@ fn forget_surroundings(home: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Every running atom costs the keeper four: as many as it may have.
+/// Every running atom costs the keeper three, or four: as many as it may have.
 /// Gives what its atoms are to have: what it was.
 fn raise_descriptors() -> Option<(u64, u64)> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

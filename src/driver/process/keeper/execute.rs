@@ -155,30 +155,34 @@ impl Monitor {
         forked: Forked,
     ) {
         let atom = order.atom;
-        let Forked { mut waiting, identity, group, reaper } = forked;
-        let released = match waiting.report() {
-            Some(Err(failure)) => Err(failure),
-            // What it could be told of before its go is a failure only.
-            Some(Ok(())) | None => release(&mut waiting, identity, dir.marker().by(Some(marker))),
-        };
-        if let Err(failure) = released {
-            drop(waiting);
-            self.give_up(atom, &dir, pump);
-            if let Some(group) = group {
-                self.clear(Remains::Group(group), dir.clone(), Then::Nothing);
-            }
-            return self.start_failed(atom, &dir, failure);
-        }
+        let Forked { waiting, identity, group, reaper } = forked;
         let phase = Phase::Starting(Box::new(Starting { waiting, identity }));
         let mut watched = Watched::new(atom, order.spec.clone(), dir, group, phase, Some(pump));
         (watched.stdin, watched.reaper) = (stdin, reaper);
-        match self.watch(watched) {
-            Ok(serial) => {
-                self.arm(Instant::now().checked_add(PATIENCE), serial, TimerKind::Execution);
-            }
+        // First: what cannot be watched does not get its go.
+        let serial = match self.watch(watched) {
+            Ok(serial) => serial,
             Err((watched, error)) => {
                 let detail = format!("it cannot be watched, and was not let go on: {error}");
-                self.not_executed(*watched, Failure::new(Reason::ExecFailed, detail));
+                return self.not_executed(*watched, Failure::new(Reason::ExecFailed, detail));
+            }
+        };
+        let released = match self.watched_mut(serial) {
+            Some(Watched { phase: Phase::Starting(starting), dir, .. }) => {
+                match starting.waiting.report() {
+                    Some(Err(failure)) => Err(failure),
+                    // What it could be told of before its go is a failure only.
+                    Some(Ok(())) | None => release(starting, dir.marker().by(Some(marker))),
+                }
+            }
+            Some(_) | None => return,
+        };
+        match released {
+            Ok(()) => self.arm(Instant::now().checked_add(PATIENCE), serial, TimerKind::Execution),
+            Err(failure) => {
+                if let Some(watched) = self.unwatch(serial) {
+                    self.not_executed(watched, failure);
+                }
             }
         }
     }
@@ -252,7 +256,7 @@ impl Monitor {
                 if let Some(group) = group {
                     self.clear(Remains::Group(group), dir.clone(), Then::Nothing);
                 }
-                self.start_failed(atom, &dir, failure);
+                self.start_failed(atom, dir.marker(), failure);
             }
         }
     }
@@ -383,6 +387,9 @@ fn fork_reaped(
         Failure::new(Reason::ExecFailed, format!("cannot {what}: {error}"))
     };
     let kill = order.spec.get_leftovers() == Leftovers::Kill;
+    // Before there is one: whatever becomes of this, another atom does not get the file.
+    let somebody = Identity { pid: u32::MAX, start_time: 0, inode: 0, place };
+    marker.record_reaper(somebody).map_err(|error| no("write down that it is reaped", error))?;
     let (waiting, reaping, pidfd) =
         fork_under_reaper(plan, streams, file.as_fd(), EXECUTING, RECORD, kill)?;
     let identity = identify(waiting.pid, &waiting.pidfd, place)?;
@@ -411,8 +418,9 @@ pub(in crate::driver::process) fn dissolve(group: Group, dir: &AtomDir) {
 }
 
 /// Writes down which process it is, and lets it go on.
-fn release(waiting: &mut Waiting, identity: Identity, marker: Marker<'_>) -> Result<(), Failure> {
-    marker.record(identity, time::now()).map_err(|error| {
+fn release(starting: &mut Starting, marker: Marker<'_>) -> Result<(), Failure> {
+    let Starting { waiting, identity } = starting;
+    marker.record(*identity, time::now()).map_err(|error| {
         Failure::new(Reason::ExecFailed, format!("cannot write down its pid: {error}"))
     })?;
     crash::point("keeper/has-written-the-pid");

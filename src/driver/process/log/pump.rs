@@ -110,10 +110,10 @@ impl Pump {
             match self.read(stream, left.unwrap_or(MAX_PAYLOAD), buffer) {
                 Read::Some(bytes) => {
                     let held = || self.fd(stream).and_then(|fd| fcntl_getpipe_size(fd).ok());
-                    let rest = left.unwrap_or_else(|| held().unwrap_or(NOISY_PIPE));
-                    left = Some(rest.saturating_sub(bytes)).filter(|rest| *rest > 0);
-                    if left.is_none() {
-                        return Turn::Waiting;
+                    let before = left.unwrap_or_else(|| held().unwrap_or(NOISY_PIPE));
+                    match before.saturating_sub(bytes) {
+                        0 => return Turn::Waiting,
+                        rest => left = Some(rest),
                     }
                 }
                 Read::Nothing => return Turn::Waiting,
