@@ -125,8 +125,10 @@ impl Monitor {
         if !removing {
             self.emit_ending(dir.marker().by(file.as_ref()), observation);
         }
-        if let Some(group) = group {
-            self.untidy.push(Untidy::Group(group, dir, file));
+        match group {
+            Some(group) => self.untidy.push(Untidy::Group(group, dir, file)),
+            // Before it is told that nothing is left.
+            None => drop(file),
         }
         self.arm(Some(until), serial, TimerKind::Linger);
         self.complete_if_dry(serial);
